@@ -1,0 +1,83 @@
+"""`python -m deploykit` and the `deploykit` command: run it, turn every ending into an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from deploykit.errors import DeploykitError, InternalError, UsageError, from_os_error
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with a code of the contract.
+
+    Ctrl-C and SIGTERM unwind first (children are killed, staging is removed), then end the process by that signal, so
+    that the shell sees what happened.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
+    from deploykit.cli import app
+
+    debug = "--debug" in arguments
+    try:
+        code = app.group.main(args=arguments, prog_name="deploykit", standalone_mode=False)
+    except DeploykitError as error:
+        return _tell(error, debug)
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "deploykit"
+        return _tell(UsageError(where, error.format_message().rstrip("."), f"{where} --help"), debug)
+    except click.ClickException as error:
+        return _tell(UsageError("deploykit", error.format_message(), "deploykit --help"), debug)
+    except (KeyboardInterrupt, click.Abort):
+        print("error[INTERRUPTED]: deploykit: stopped; hint: nothing half-written was left behind", file=sys.stderr)
+        return _die_of(_received)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader went away; so do we, quietly
+        return 0
+    except OSError as error:
+        return _tell(from_os_error(error, error.filename or "deploykit"), debug)
+    except Exception as error:  # noqa: BLE001 - the last edge: a bug, said as such
+        wrong = InternalError("deploykit", f"{type(error).__name__}: {error}", "report this with the output of --debug")
+        wrong.__cause__ = error
+        return _tell(wrong, debug)
+    return code if isinstance(code, int) else 0
+
+
+def _tell(error: DeploykitError, debug: bool) -> int:
+    print(error, file=sys.stderr)
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+        print(error.detail, file=sys.stderr)
+    return error.exit_code
+
+
+_received = signal.SIGINT
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    global _received  # noqa: PLW0603 - a signal handler can only leave a note
+    del frame
+    _received = signal.Signals(number)
+    raise KeyboardInterrupt
+
+
+def _die_of(number: signal.Signals) -> int:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    return 4
+
+
+if __name__ == "__main__":
+    main()

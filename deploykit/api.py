@@ -1,0 +1,167 @@
+"""The Python API: the same results as the command line, and live modules as a source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deploykit.bundle import Bundle
+from deploykit.errors import UsageError
+from deploykit.isolation import Inline
+from deploykit.model import SourceSpec
+from deploykit.pipeline import bench as bench_pipeline
+from deploykit.pipeline import export as export_pipeline
+from deploykit.pipeline import verify as verify_pipeline
+from deploykit.progress import Progress, Silent
+from deploykit.results import BenchReport, VerifyReport
+from deploykit.session import CPU, provider_name
+
+if TYPE_CHECKING:
+    import torch
+
+
+def export(
+    module: torch.nn.Module | str,
+    example_inputs: Any = None,
+    output: str | Path = "artifacts/model",
+    *,
+    variants: Sequence[str] | str = "core",
+    inputs: Sequence[str] = (),
+    checkpoint: str | Path | None = None,
+    samples: str | Path | None = None,
+    seed: int = 0,
+    force: bool = False,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Export a live module, or a SOURCE text as on the command line, into a bundle.
+
+    A live module is captured in this process and left as it was; everything after that runs on files, in children.
+
+    Args:
+        module: an `nn.Module` in eval mode, or a text such as `torchvision:resnet18`.
+        example_inputs: a tensor, a tuple of tensors in call order, or a dict by forward's argument names; the
+            leading dim becomes symbolic (`N`) where all inputs share it. May be None when `inputs` says it all.
+        output: the bundle's directory.
+        variants: `core`, `all`, or names.
+        inputs: descriptions such as `image:float32[N,3,224,224]` instead of what the example shows.
+        checkpoint: weights for a SOURCE text.
+        samples: `.npz` with real inputs, and `labels` where there are any.
+        seed: of the input campaign, and of random weights.
+        force: replace the bundle at `output`.
+        options: plugin options by variant name.
+        progress: is told of every step.
+
+    Returns:
+        The published bundle; a variant that could not be made is in its manifest with the reason.
+
+    Raises:
+        DeploykitError: see the error tree in `deploykit.errors`.
+    """
+    wanted = variants if isinstance(variants, str) else ",".join(variants)
+    live = None
+    if isinstance(module, str):
+        checkpoint_text = str(checkpoint) if checkpoint is not None else None
+        source = SourceSpec.parse(module, checkpoint=checkpoint_text, inputs=tuple(inputs), seed=seed)
+    else:
+        if checkpoint is not None:
+            raise UsageError("checkpoint", "a live module has its weights already", "load them into the module first")
+        source = SourceSpec("live", type(module).__name__, inputs=tuple(inputs), seed=seed)
+        _adopt(module, example_inputs, source)
+        live = Inline()
+    request = export_pipeline.ExportRequest(
+        source,
+        Path(output),
+        wanted,
+        Path(samples) if samples is not None else None,
+        force,
+        options={name: dict(fields) for name, fields in (options or {}).items()},
+    )
+    return export_pipeline.export(request, progress or Silent(), live).bundle
+
+
+def verify(
+    bundle: str | Path,
+    *,
+    variants: Sequence[str] | None = None,
+    provider: str = CPU,
+    trust_code: bool = False,
+    limits: Mapping[str, float] | None = None,
+    progress: Progress | None = None,
+) -> VerifyReport:
+    """Hold every variant of a bundle to its stored reference; see `deploykit verify`.
+
+    Args:
+        bundle: the directory.
+        variants: names, or None for all.
+        provider: `cpu`, `cuda` or ONNX Runtime's full name.
+        trust_code: run TorchScript and `.pt2` files of a bundle that was made elsewhere.
+        limits: changes to the budgets, `{"max_r": 6.0}`; loosening is reported.
+        progress: is told of every step.
+
+    Raises:
+        DeploykitError: the bundle cannot be used at all.
+    """
+    request = verify_pipeline.VerifyRequest(
+        Path(bundle),
+        tuple(variants) if variants is not None else None,
+        provider_name(provider),
+        trust_code,
+        dict(limits or {}),
+    )
+    return verify_pipeline.verify(request, progress or Silent())
+
+
+def bench(
+    bundle: str | Path,
+    *,
+    variants: Sequence[str] | None = None,
+    provider: str = CPU,
+    batches: Sequence[int] = (1,),
+    threads: int | None = None,
+    quick: bool = False,
+    seed: int = 0,
+    trust_code: bool = False,
+    source: str | None = None,
+    progress: Progress | None = None,
+) -> BenchReport:
+    """Measure what passes verify and recommend a variant; see `deploykit bench`.
+
+    Args:
+        bundle: the directory.
+        variants: names, or None for all.
+        provider: `cpu`, `cuda` or ONNX Runtime's full name.
+        batches: batch sizes; the first one decides the recommendation.
+        threads: intra-op threads for every variant; None takes every core this process may use.
+        quick: three short launches instead of ten; indicative.
+        seed: of the order of measurement.
+        trust_code: run TorchScript and `.pt2` files of a bundle that was made elsewhere.
+        source: SOURCE text that builds `eager`, where the bundle does not say it.
+        progress: is told of every launch.
+
+    Raises:
+        DeploykitError: the bundle cannot be used, or a batch size does not fit.
+    """
+    request = bench_pipeline.BenchRequest(
+        Path(bundle),
+        tuple(variants) if variants is not None else None,
+        provider_name(provider),
+        tuple(batches),
+        threads,
+        quick,
+        seed,
+        trust_code,
+        SourceSpec.parse(source) if source else None,
+    )
+    return bench_pipeline.bench(request, progress or Silent())
+
+
+def _adopt(module: torch.nn.Module, example_inputs: Any, source: SourceSpec) -> None:
+    """Make the caller's module the live one of this process."""
+    from deploykit.model import LoadedModel
+    from deploykit.sources._forward import describe
+    from deploykit.steps import live
+
+    signature, feeds = describe(module, example_inputs, source.inputs, source.seed)
+    live.adopt(LoadedModel(module, signature, feeds))

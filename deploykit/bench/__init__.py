@@ -1,0 +1,1 @@
+"""The measuring harness: schedule, launches, statistics."""

@@ -1,0 +1,194 @@
+"""Raw readings and their circumstances: the record of a benchmark. Summaries are computed when it is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploykit.errors import RefusedError, from_os_error
+
+SCHEMA = 1
+"""Version of the file that `save` writes."""
+
+KEY = "deploykit.bench"
+"""The one metadata key of that file: JSON with everything that is no array."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Readings made in one go.
+
+    Attributes:
+        ns: int64[n] wall time of each reading.
+        repeats: calls in each reading.
+    """
+
+    ns: NDArray[np.int64]
+    repeats: int
+
+    @property
+    def calls(self) -> int:
+        """Calls in all readings."""
+        return len(self.ns) * self.repeats
+
+    @property
+    def busy_ns(self) -> int:
+        """Time spent in them."""
+        return int(self.ns.sum())
+
+    @property
+    def call_ns(self) -> NDArray[np.float64]:
+        """float64[n] time of one call, per reading."""
+        return self.ns / self.repeats
+
+
+@dataclass(frozen=True)
+class Series:
+    """One subject at one batch size in one launch.
+
+    Attributes:
+        load_ms: opening the artifact, the engine's import included.
+        first_call_ms: the first call of the process, at the smallest batch measured.
+        peak_rss_bytes: VmHWM of the worker at the end of the launch, over all batches; None where unknown.
+        steady: the warm-up settled.
+        provider, threads: read back from the engine.
+        pools: thread pools of the process, as threadpoolctl sees them.
+        phases: int64[n, 3] host to device, compute, device to host, nanoseconds; empty where nothing is transferred.
+    """
+
+    subject: str
+    batch: int
+    launch: int
+    blocks: tuple[Block, ...]
+    load_ms: float
+    first_call_ms: float
+    peak_rss_bytes: int | None
+    steady: bool
+    provider: str
+    threads: int | None
+    pools: tuple[dict[str, Any], ...] = ()
+    phases: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 3), np.int64))
+
+    @property
+    def call_ns(self) -> NDArray[np.float64]:
+        """float64[n] time of one call, per reading, all blocks."""
+        return np.concatenate([block.call_ns for block in self.blocks])
+
+    @property
+    def median_ns(self) -> float:
+        """Median of `call_ns`."""
+        return float(np.median(self.call_ns))
+
+    @property
+    def repeats(self) -> int:
+        """The most calls that share a reading."""
+        return max(block.repeats for block in self.blocks)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A subject that could not be measured, and what became of it.
+
+    Attributes:
+        batch: the batch size it is about; None when the subject is out altogether.
+        code: stable code (`WORKER_CRASHED`, `PROVIDER_FALLBACK`, `PARITY`, …).
+        exit_code: what the command should end with for it.
+    """
+
+    subject: str
+    batch: int | None
+    launch: int
+    code: str
+    reason: str
+    exit_code: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Everything that one benchmark found."""
+
+    series: tuple[Series, ...]
+    missing: tuple[Missing, ...] = ()
+
+    def of(self, subject: str, batch: int) -> tuple[Series, ...]:
+        """The launches of one subject at one batch; none when it went missing on the way."""
+        if self.reason(subject, batch) is not None:
+            return ()
+        return tuple(one for one in self.series if (one.subject, one.batch) == (subject, batch))
+
+    def reason(self, subject: str, batch: int) -> Missing | None:
+        """Why there is nothing to say about this subject and batch, None when there is."""
+        about = (one for one in self.missing if one.subject == subject and one.batch in {None, batch})
+        return next(about, None)
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file that `load` reads, whole or not at all.
+
+        Raises:
+            StorageError: the disk is full, or the path cannot be written.
+        """
+        from safetensors.numpy import save
+
+        arrays: dict[str, NDArray[np.int64]] = {}
+        for index, one in enumerate(self.series):
+            arrays[f"{index}/ns"] = np.concatenate([block.ns for block in one.blocks])
+            arrays[f"{index}/blocks"] = np.array([[len(b.ns), b.repeats] for b in one.blocks], np.int64)
+            arrays[f"{index}/phases"] = np.ascontiguousarray(one.phases)
+        document = {
+            "schema": SCHEMA,
+            "series": [_facts(one) for one in self.series],
+            "missing": [asdict(one) for one in self.missing],
+        }
+        raw = save(arrays, metadata={KEY: json.dumps(document, allow_nan=False)})
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            partial.write_bytes(raw)
+            partial.replace(path)
+        except OSError as error:
+            raise from_os_error(error, path.name) from error
+
+    @classmethod
+    def load(cls, path: Path) -> Measured:
+        """Read what `save` wrote.
+
+        Raises:
+            RefusedError: the file is none of these, or of another schema.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="numpy") as stored:
+                document = json.loads((stored.metadata() or {})[KEY])
+                if document["schema"] != SCHEMA:
+                    hint = "use the deploykit that wrote it"
+                    raise RefusedError(path.name, f"schema {document['schema']} is unknown", hint, "UNKNOWN_SCHEMA")
+                facts = enumerate(document["series"])
+                series = tuple(_series(index, one, stored.get_tensor) for index, one in facts)
+                missing = tuple(Missing(**one) for one in document["missing"])
+        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise RefusedError(
+                path.name, f"no raw bench record: {error}", "measure again with deploykit bench"
+            ) from error
+        except OSError as error:
+            raise from_os_error(error, path.name) from error
+        return cls(series, missing)
+
+
+_ARRAYS = ("blocks", "phases")
+
+
+def _facts(one: Series) -> dict[str, Any]:
+    return {name: value for name, value in vars(one).items() if name not in _ARRAYS}
+
+
+def _series(index: int, facts: dict[str, Any], array: Callable[[str], Any]) -> Series:
+    rows = array(f"{index}/blocks")
+    parts = np.split(array(f"{index}/ns"), np.cumsum(rows[:-1, 0]))
+    blocks = tuple(Block(ns, int(repeats)) for ns, (_, repeats) in zip(parts, rows, strict=True))
+    return Series(**{**facts, "pools": tuple(facts["pools"])}, blocks=blocks, phases=array(f"{index}/phases"))

@@ -1,0 +1,104 @@
+"""From raw readings to the table and its comparisons. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from deploykit.bench import stats
+from deploykit.bench.plan import Subject
+from deploykit.bench.series import Measured, Series
+from deploykit.results import BenchRow, Comparison
+
+BASES = ("eager", "onnx")
+"""What everything is compared with: the first of these that was measured, else the first subject that was."""
+
+
+def rows(subjects: Sequence[Subject], measured: Measured) -> list[BenchRow]:
+    """One row per subject and batch size, batch after batch."""
+    batches = sorted({batch for subject in subjects for batch in subject.feeds})
+    return [_row(subject, batch, measured) for batch in batches for subject in subjects if batch in subject.feeds]
+
+
+def _row(subject: Subject, batch: int, measured: Measured) -> BenchRow:
+    launches = measured.of(subject.name, batch)
+    if not launches:
+        why = measured.reason(subject.name, batch)
+        reason = f"{why.code}: {why.reason}" if why else "nothing was measured"
+        settings = subject.settings
+        return BenchRow(
+            subject.name, settings.provider, batch, settings.threads, "not_measured", reason,
+            file_bytes=subject.file_bytes,
+        )  # fmt: skip
+    restless = sum(not one.steady for one in launches)
+    said = f"the warm-up did not settle in {restless} of {len(launches)} launches" if restless else ""
+    calls = sum(block.calls for one in launches for block in one.blocks)
+    busy_ns = sum(block.busy_ns for one in launches for block in one.blocks)
+    peaks = [one.peak_rss_bytes for one in launches if one.peak_rss_bytes is not None]
+    return BenchRow(
+        subject.name,
+        launches[0].provider,
+        batch,
+        launches[0].threads,
+        "not_steady" if 2 * restless > len(launches) else "measured",  # one noisy launch does not speak for the rest
+        said,
+        **_times(launches),
+        throughput_per_s=stats.throughput(calls, batch, busy_ns),
+        load_ms=median(one.load_ms for one in launches),
+        first_call_ms=median(one.first_call_ms for one in launches),
+        peak_rss_bytes=int(median(peaks)) if peaks else None,
+        file_bytes=subject.file_bytes,
+        calls=calls,
+        launches=len(launches),
+    )
+
+
+def _times(launches: Sequence[Series]) -> dict[str, Any]:
+    """The fields of a BenchRow that are nanoseconds."""
+    middle = stats.median_interval([one.median_ns for one in launches])
+    sure = middle.level > 0
+    tails: dict[str, Any] = {}
+    repeats = max(one.repeats for one in launches)
+    calls = [one.call_ns for one in launches]
+    for quantile, name in ((0.90, "p90_ns"), (0.99, "p99_ns")):
+        tails[name], tails[f"{name}_reason"] = stats.percentile(calls, quantile, repeats)
+    phases = [np.median(one.phases, axis=0) for one in launches if len(one.phases)]
+    h2d, compute, d2h = (float(ns) for ns in np.median(phases, axis=0)) if phases else (None, None, None)
+    return {
+        "median_ns": middle.estimate,
+        "median_ci_ns": (middle.low, middle.high) if sure else None,
+        "median_ci_level": middle.level if sure else None,
+        "median_ci_ns_reason": None if sure else "one launch says nothing about the next",
+        "h2d_ns": h2d,
+        "compute_ns": compute,
+        "d2h_ns": d2h,
+        **tails,
+    }
+
+
+def compare(measured: Measured, base: str, candidate: str, batch: int) -> Comparison:
+    """`candidate` against `base` over the launches that have both."""
+    bases = {one.launch: one.median_ns for one in measured.of(base, batch)}
+    candidates = {one.launch: one.median_ns for one in measured.of(candidate, batch)}
+    shared = sorted(bases.keys() & candidates.keys())
+    if not shared:
+        return Comparison(base, candidate, batch, None, None, None, "not_measured")
+    ratio = stats.ratio_interval([bases[one] for one in shared], [candidates[one] for one in shared])
+    ci, level = ((ratio.low, ratio.high), ratio.level) if ratio.level else (None, None)
+    return Comparison(base, candidate, batch, ratio.estimate, ci, level, stats.verdict(ratio))
+
+
+def comparisons(subjects: Sequence[Subject], measured: Measured) -> list[Comparison]:
+    """Every subject against the base line, per batch; none where nothing was measured."""
+    batches = sorted({batch for subject in subjects for batch in subject.feeds})
+    found: list[Comparison] = []
+    for batch in batches:
+        names = [subject.name for subject in subjects if batch in subject.feeds]
+        alive = [name for name in names if measured.of(name, batch)]
+        base = next((name for name in (*BASES, *alive) if name in alive), None)
+        if base is not None:
+            found += [compare(measured, base, name, batch) for name in names if name != base]
+    return found

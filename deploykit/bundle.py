@@ -1,0 +1,292 @@
+"""The directory that holds a model's variants, reference and reports: written whole or not at all, checked before use.
+
+`Manifest` is the record (pydantic, strict). `Staging` builds a bundle beside its place and swaps it in by rename.
+`Bundle` opens one: sizes, then digests, then that the set of files is exactly the manifest's.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import stat
+from collections.abc import Iterator
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from deploykit.errors import RefusedError, UsageError, from_os_error
+from deploykit.model import SourceSpec
+from deploykit.reference import Case, Noise, load_arrays, part
+from deploykit.signature import Signature
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+REPORTS = "reports"
+"""Folder beside the digested files; what is in it was measured later and is not part of the bundle's identity."""
+
+WEIGHTS = "source/weights.safetensors"
+"""All parameters and persistent buffers of the eager module, by their names in it."""
+
+MAX_MANIFEST = 4 << 20
+
+_SAFE = r"^[A-Za-z0-9_+=-][A-Za-z0-9._+=-]*(/[A-Za-z0-9_+=-][A-Za-z0-9._+=-]*)*$"
+RelativePath = Annotated[str, StringConstraints(pattern=_SAFE, max_length=240)]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+Scalar = str | int | float | bool | None
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class FileRecord(_Strict):
+    """One file of the bundle."""
+
+    path: RelativePath
+    size: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class CaseRecord(_Strict):
+    """One reference case; its arrays are in `file`."""
+
+    id: Name
+    file: RelativePath
+    input_class: str
+    gate: Literal["full", "pattern"]
+    rows: int | None
+    seed: int
+    noise: dict[str, Noise]
+
+
+class ReferenceRecord(_Strict):
+    """How eager answered. `float64` says how the float64 answer was had; None marks a weak reference."""
+
+    float64: str | None
+    samples: str
+    cases: tuple[CaseRecord, ...]
+
+
+class VariantRecord(_Strict):
+    """One variant. `file` is None when it could not be made; `code` and `reason` then say why."""
+
+    name: Name
+    status: Literal["ready", "failed", "unavailable"]
+    made_by: str
+    precision: str
+    runtime: Name
+    file: RelativePath | None = None
+    options: dict[str, Scalar | tuple[Scalar, ...]] = {}
+    facts: dict[str, Scalar] = {}
+    code: str = ""
+    reason: str = ""
+
+
+class SourceRecord(_Strict):
+    """Where the model came from. `digest` covers names, dtypes and bytes of all its tensors."""
+
+    spec: SourceSpec
+    digest: str
+    parameters: int
+    notes: dict[str, Scalar] = {}
+
+
+class Manifest(_Strict):
+    """The record of a bundle; everything in it is data, and nothing in it names code to run."""
+
+    schema_: Annotated[Literal[1], Field(alias="schema")] = 1
+    name: Name
+    source: SourceRecord
+    signature: Signature
+    reference: ReferenceRecord
+    variants: tuple[VariantRecord, ...]
+    versions: dict[str, str]
+    files: tuple[FileRecord, ...] = ()
+
+    def variant(self, name: str) -> VariantRecord:
+        """The record of variant `name`.
+
+        Raises:
+            UsageError: the bundle has no such variant.
+        """
+        for record in self.variants:
+            if record.name == name:
+                return record
+        known = ", ".join(record.name for record in self.variants)
+        raise UsageError(name, f"{self.name} has no such variant", f"one of {known}", "UNKNOWN_VARIANT")
+
+    def to_json(self) -> str:
+        """Deterministic JSON, two-space indented."""
+        return self.model_dump_json(by_alias=True, indent=2) + "\n"
+
+
+class Bundle:
+    """An opened bundle. Opening reads the manifest only; `check` proves the files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        raw = _read_manifest(path)
+        self.manifest = _parse(raw, path)
+        self.digest = sha256(raw).hexdigest()
+
+    def check(self) -> None:
+        """Prove every file: no links, size, sha256, and the set of files exactly the manifest's.
+
+        Raises:
+            RefusedError: TAMPERED, naming the first file that is not as recorded.
+        """
+        hint = "restore the bundle from its origin, or export it again"
+        records = {record.path: record for record in self.manifest.files}
+        found = dict(_walk(self.path))
+        for path in sorted(set(records) ^ set(found)):
+            what = "is missing" if path in records else "is not in the manifest"
+            raise RefusedError(f"{self.path.name}/{path}", what, hint, "TAMPERED")
+        for path, record in records.items():
+            info = found[path]
+            if not stat.S_ISREG(info.st_mode) or info.st_nlink > 1:
+                raise RefusedError(f"{self.path.name}/{path}", "is a link", "copy it with plain cp -r", "TAMPERED")
+            if info.st_size != record.size:
+                message = f"has {info.st_size} bytes, the manifest says {record.size}"
+                raise RefusedError(f"{self.path.name}/{path}", message, hint, "TAMPERED")
+        for path, record in records.items():
+            if digest_of(self.path / path) != record.sha256:
+                raise RefusedError(f"{self.path.name}/{path}", "its sha256 is not the manifest's", hint, "TAMPERED")
+
+    def file_of(self, name: str) -> Path:
+        """The artifact of variant `name`.
+
+        Raises:
+            UsageError: there is no such variant, or it was not made.
+        """
+        record = self.manifest.variant(name)
+        if record.file is None:
+            raise UsageError(name, f"was not made: {record.reason}", "choose another variant", "UNKNOWN_VARIANT")
+        return self.path / record.file
+
+    def bytes_of(self, name: str) -> int:
+        """Size of variant `name` in bytes, with the files beside its artifact."""
+        folder = f"variants/{name}/"
+        return sum(record.size for record in self.manifest.files if record.path.startswith(folder))
+
+    def case(self, record: CaseRecord) -> Case:
+        """The stored case, arrays included."""
+        arrays = load_arrays(self.path / record.file)
+        return Case(
+            record.id,
+            record.input_class,
+            record.gate,
+            record.rows,
+            record.seed,
+            part(arrays, "inputs"),
+            part(arrays, "expected"),
+            part(arrays, "expected64"),
+            record.noise,
+            arrays.get("labels"),
+        )
+
+    def write_report(self, name: str, text: str) -> Path:
+        """Write `reports/name` beside the digested files, whole or not at all."""
+        path = self.path / REPORTS / name
+        try:
+            path.parent.mkdir(exist_ok=True)
+            partial = path.with_name(f".{name}.partial")
+            partial.write_text(text, encoding="utf-8")
+            return partial.replace(path)
+        except OSError as error:
+            raise from_os_error(error, f"{self.path.name}/{REPORTS}/{name}") from error
+
+    def write_report_file(self, name: str, source: Path) -> None:
+        """Copy `source` to `reports/name`, whole or not at all."""
+        path = self.path / REPORTS / name
+        try:
+            path.parent.mkdir(exist_ok=True)
+            partial = path.with_name(f".{name}.partial")
+            shutil.copyfile(source, partial)
+            partial.replace(path)
+        except OSError as error:
+            raise from_os_error(error, f"{self.path.name}/{REPORTS}/{name}") from error
+
+
+def digest_of(path: Path) -> str:
+    """sha256 of a file, in hexadecimal."""
+    try:
+        with path.open("rb") as stream:
+            return file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise from_os_error(error, path.name) from error
+
+
+def record_files(root: Path) -> tuple[FileRecord, ...]:
+    """A record of every file below `root` but the manifest and the reports."""
+    return tuple(
+        FileRecord(path=path, size=info.st_size, sha256=digest_of(root / path)) for path, info in sorted(_walk(root))
+    )
+
+
+def _walk(root: Path) -> Iterator[tuple[str, Any]]:
+    """Relative path and lstat of everything below `root` that is no plain directory."""
+    for path in root.rglob("*"):
+        relative = path.relative_to(root).as_posix()
+        info = path.lstat()
+        if relative == MANIFEST or relative.split("/")[0] == REPORTS or stat.S_ISDIR(info.st_mode):
+            continue
+        yield relative, info
+
+
+def _read_manifest(path: Path) -> bytes:
+    manifest = path / MANIFEST
+    if path.is_dir() and not manifest.is_file():
+        raise UsageError(
+            str(path), "this directory is no bundle", "make one with: deploykit export -o BUNDLE", "NOT_A_BUNDLE"
+        )
+    try:
+        if manifest.lstat().st_size > MAX_MANIFEST:
+            raise RefusedError(str(manifest), f"is larger than {MAX_MANIFEST} bytes", "export the bundle again")
+        return manifest.read_bytes()
+    except NotADirectoryError as error:
+        hint = "give the directory that deploykit export wrote"
+        raise UsageError(str(path), "this file is no bundle", hint, "NOT_A_BUNDLE") from error
+    except OSError as error:
+        raise from_os_error(error, str(path)) from error
+
+
+def _parse(raw: bytes, path: Path) -> Manifest:
+    subject, hint = f"{path.name}/{MANIFEST}", "restore the bundle from its origin, or export it again"
+    try:
+        data = json.loads(raw, object_pairs_hook=_no_duplicates)
+        if isinstance(data, dict) and data.get("schema") != SCHEMA:
+            message = f"schema {data.get('schema')!r} is unknown, this deploykit reads {SCHEMA}"
+            raise RefusedError(subject, message, "use the deploykit that wrote it, or export again")
+        manifest = Manifest.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(item) for item in first["loc"])
+        raise RefusedError(subject, f"{where}: {first['msg']}", hint) from error
+    except (ValueError, RecursionError) as error:
+        raise RefusedError(subject, f"not valid JSON: {error}", hint) from error
+    _check_consistent(manifest, subject, hint)
+    return manifest
+
+
+def _check_consistent(manifest: Manifest, subject: str, hint: str) -> None:
+    files = [record.path for record in manifest.files]
+    named = [r.file for r in manifest.variants if r.file is not None] + [r.file for r in manifest.reference.cases]
+    names = [record.name for record in manifest.variants]
+    for what, items in (("file", files), ("variant", names)):
+        if len(set(items)) != len(items):
+            raise RefusedError(subject, f"a {what} is listed twice", hint)
+    if missing := sorted(set(named) - set(files)):
+        raise RefusedError(subject, f"{missing[0]} has no digest", hint)
+    for record in manifest.variants:
+        if record.file is not None and not re.match(rf"^variants/{re.escape(record.name)}/[^/]+$", record.file):
+            raise RefusedError(subject, f"{record.file} is not in the folder of {record.name}", hint)
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) != len(keys):
+        raise ValueError("a key is there twice")
+    return dict(pairs)

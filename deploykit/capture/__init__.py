@@ -1,0 +1,1 @@
+"""What untouched eager PyTorch answers, recorded before any exporter sees the module."""

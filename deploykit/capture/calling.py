@@ -1,0 +1,75 @@
+"""Calling an eager module with named arrays and naming what comes back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from deploykit.errors import UsageError
+from deploykit.signature import Feeds
+
+
+def call(module: torch.nn.Module, feeds: Feeds, dtype: torch.dtype | None = None) -> list[tuple[str, torch.Tensor]]:
+    """Outputs of `module` with their names, flattened in pytree order; `None` leaves are skipped.
+
+    Args:
+        module: called under `no_grad` with the feeds as positional arguments, in their order.
+        feeds: inputs in call order; every call gets fresh copies.
+        dtype: floating-point inputs are converted to it; None leaves them.
+    """
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    inputs = [_tensor(array, dtype).to(device) for array in feeds.values()]
+    with torch.no_grad():
+        value = module(*inputs)
+    leaves, _ = pytree.tree_flatten_with_path(value)
+    found = [(_name(path), leaf) for path, leaf in leaves if leaf is not None]
+    wrong = next((leaf for _, leaf in found if not isinstance(leaf, torch.Tensor)), None)
+    if wrong is not None or not found:
+        what = type(wrong).__name__ if found else "nothing"
+        raise UsageError("model", f"forward returns {what} where a tensor is expected", "return tensors", "BAD_OUTPUT")
+    return _unique(found, taken=set(feeds))
+
+
+def arrays(outputs: list[tuple[str, torch.Tensor]]) -> Feeds:
+    """The outputs as numpy arrays; bfloat16, which numpy lacks, as float32."""
+    return {name: _array(tensor) for name, tensor in outputs}
+
+
+def _tensor(array: np.ndarray[Any, Any], dtype: torch.dtype | None) -> torch.Tensor:
+    tensor = torch.from_numpy(array.copy())
+    return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
+    plain = tensor.detach().cpu()
+    return (plain.float() if plain.dtype == torch.bfloat16 else plain).contiguous().numpy().copy()
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    if not path:
+        return "output"
+    parts = [_key(step) for step in path]
+    text = "_".join(f"output_{part}" if index == 0 and part.isdecimal() else part for index, part in enumerate(parts))
+    return "".join(c if c.isalnum() or c == "_" else "_" for c in text)
+
+
+def _key(step: Any) -> str:
+    for attribute in ("key", "idx", "name"):
+        if hasattr(step, attribute):
+            return str(getattr(step, attribute))
+    return str(step)
+
+
+def _unique(found: list[tuple[str, torch.Tensor]], taken: set[str]) -> list[tuple[str, torch.Tensor]]:
+    """Output names distinct from each other and from the inputs': ONNX has one name space for both."""
+    named: list[tuple[str, torch.Tensor]] = []
+    for name, leaf in found:
+        free = name if name not in taken else f"{name}_out"
+        while free in taken:
+            free += "_"
+        taken.add(free)
+        named.append((free, leaf))
+    return named

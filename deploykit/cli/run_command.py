@@ -1,0 +1,29 @@
+"""`deploykit run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from deploykit.cli import options
+
+
+@click.command("run")
+@options.source_options
+@options.training_options
+@options.measuring_options
+@options.common
+def command(source: str, output: Path | None, json_to: str | None, quiet: bool, debug: bool, **given: Any) -> int:  # noqa: ARG001
+    """Train or load SOURCE, export, verify, measure and recommend.
+
+    SOURCE is mlp (default), torchvision:NAME, python:MODULE:CALLABLE or python:FILE.py:CALLABLE.
+    """
+    from deploykit.pipeline.run import run
+    from deploykit.report.run import render
+
+    request = options.export_request(source, output, given)
+    report = run(request, options.bench_request(request.target, given), options.progress_for(quiet=quiet))
+    options.emit(report, render(report), json_to)
+    return report.exit_code

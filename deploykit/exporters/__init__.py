@@ -1,0 +1,1 @@
+"""Live module to one file of one format; a file per format."""

@@ -1,0 +1,107 @@
+"""ONNX by torch's dynamo exporter: what most other engines start from."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from deploykit import onnx_file
+from deploykit.errors import WorkError
+from deploykit.model import LoadedModel
+from deploykit.signature import TensorSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """`torch.onnx.export(dynamo=True)`.
+
+    Attributes:
+        opset: the operator set asked for; what came out is in the facts.
+        optimize: fold constants and drop dead nodes with onnxscript's optimizer.
+        external_data_threshold: bytes of weights above which they lie in `model.onnx.data`.
+    """
+
+    core: ClassVar[bool] = True
+    file_name: ClassVar[str] = "model.onnx"
+    runtime: ClassVar[str] = "onnxruntime"
+    precision: ClassVar[str] = "fp32"
+    runs_code: ClassVar[bool] = False
+
+    opset: int = 20
+    optimize: bool = True
+    external_data_threshold: int = onnx_file.EXTERNAL_OVER
+
+    def unavailable(self) -> str | None:
+        """Why this exporter cannot work here; None when it can."""
+        missing = [name for name in ("torch", "onnx", "onnxscript") if not find_spec(name)]
+        return f"the package {missing[0]} is not installed" if missing else None
+
+    def export(self, model: LoadedModel, target: Path) -> dict[str, str | int]:
+        """Write the model, inputs and outputs named by the signature, to `target`; tells `opset` and `ir_version`.
+
+        Raises:
+            WorkError: DYNAMIC_DIM_FIXED when a promised dim became a number; EXPORT_ERROR when outputs got lost.
+        """
+        import torch
+
+        from deploykit.exporters._graph import capture, untouched
+
+        signature = model.signature
+        with untouched(model.module):
+            program, narrowed = capture(model)
+            exported = torch.onnx.export(
+                program,
+                (),
+                dynamo=True,
+                input_names=[spec.name for spec in signature.inputs],
+                output_names=[spec.name for spec in signature.outputs],
+                opset_version=self.opset,
+                optimize=self.optimize,
+                verbose=False,
+            )
+            assert exported is not None
+            proto = exported.model_proto
+        _name_dims(proto, signature.inputs)
+        _check(proto.graph.input, signature.inputs, "input")
+        _check(proto.graph.output, signature.outputs, "output")
+        onnx_file.save(proto, target, self.external_data_threshold)
+        facts: dict[str, str | int] = {"opset": onnx_file.opset(proto), "ir_version": int(proto.ir_version)}
+        return facts | {f"dim {name}": bounds for name, bounds in narrowed.items()}
+
+
+def _name_dims(proto: onnx.ModelProto, specs: tuple[TensorSpec, ...]) -> None:
+    """Give torch's symbols (`s17`) the names of the signature, alone and inside expressions."""
+    names: dict[str, str] = {}
+    for value, spec in zip(proto.graph.input, specs, strict=False):
+        for dim, wanted in zip(value.type.tensor_type.shape.dim, spec.shape, strict=False):
+            if dim.dim_param.isidentifier() and isinstance(wanted, str):
+                names.setdefault(dim.dim_param, wanted)
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = re.sub(r"[A-Za-z_]\w*", lambda m: names.get(m[0], m[0]), dim.dim_param)
+
+
+def _check(values: Any, specs: tuple[TensorSpec, ...], what: str) -> None:
+    """Every value is there under its name, and as dynamic as the signature says."""
+    from deploykit.exporters._graph import dim_fixed
+
+    named = {value.name: value for value in values}
+    if list(named) != [spec.name for spec in specs]:
+        message = f"the {what}s came out as {', '.join(named) or 'none'}, not {', '.join(s.name for s in specs)}"
+        raise WorkError("onnx", message, f"check that forward uses every {what}", "EXPORT_ERROR")
+    for spec in specs:
+        dims = named[spec.name].type.tensor_type.shape.dim
+        for wanted, dim in zip(spec.shape, dims, strict=False):
+            if isinstance(wanted, str) and dim.HasField("dim_value"):
+                raise dim_fixed(wanted, f"exporting fixed it to {dim.dim_value} in {what} {spec.name}")
+            if isinstance(wanted, int) and what == "input" and not dim.HasField("dim_value"):
+                raise WorkError(
+                    "onnx", f"dim {wanted} of {what} {spec.name} is not fixed", "report this", "EXPORT_ERROR"
+                )

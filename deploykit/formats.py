@@ -1,0 +1,71 @@
+"""What a file is, told from its content: nothing is loaded, and a name's ending counts for nothing."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from deploykit.errors import RefusedError, UsageError, from_os_error
+
+MAX_ENTRIES = 100_000
+MAX_SCAN = 4096
+
+
+def recognize(path: Path) -> str:
+    """The runtime plugin that opens this file: `onnxruntime`, `torchscript` or `torch-export`.
+
+    Raises:
+        UsageError: there is no such file, or it is a directory.
+        RefusedError: it is none of these formats, or a zip archive that could unpack elsewhere or to any size.
+    """
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(MAX_SCAN)
+    except IsADirectoryError as error:
+        raise UsageError(str(path), "is a directory", "give one artifact file", "NOT_FOUND") from error
+    except OSError as error:
+        raise from_os_error(error, str(path)) from error
+    if zipfile.is_zipfile(path):
+        return _in_archive(path)
+    if _looks_like_onnx(head):
+        return "onnxruntime"
+    what = "is empty" if not head else "is a text file" if _is_text(head) else "is no artifact that deploykit knows"
+    raise RefusedError(str(path), what, "give an ONNX, TorchScript or .pt2 file")
+
+
+def _in_archive(path: Path) -> str:
+    """TorchScript and torch.export both are zip archives of stored entries; which one, the entry names say."""
+    hint = "give a file that torch.jit.save or torch.export.save wrote"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise RefusedError(str(path), f"a broken zip archive: {error}", hint) from error
+    names = [entry.filename for entry in entries]
+    if len(entries) > MAX_ENTRIES or len(set(names)) != len(names):
+        raise RefusedError(str(path), "a zip archive with doubled or too many entries", hint)
+    for entry in entries:
+        parts = Path(entry.filename).parts
+        if entry.filename.startswith("/") or ".." in parts:
+            raise RefusedError(str(path), f"an archive entry points outside: {entry.filename}", hint)
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise RefusedError(str(path), "a compressed archive entry, which torch never writes", hint)
+    tails = {name.partition("/")[2] for name in names}
+    if "constants.pkl" in tails and any(tail.startswith("code/") for tail in tails):
+        return "torchscript"
+    if any(tail.startswith("models/") for tail in tails) or "serialized_exported_program.json" in {*tails, *names}:
+        return "torch-export"
+    raise RefusedError(str(path), "a zip archive that is neither TorchScript nor torch.export", hint)
+
+
+def _looks_like_onnx(head: bytes) -> bool:
+    """An ONNX ModelProto starts with its ir_version (field 1, varint) and goes on with a tag of a known field."""
+    known_tags = {0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72, 0xA2, 0xCA}
+    return len(head) > 3 and head[0] == 0x08 and 0 < head[1] < 0x40 and head[2] in known_tags
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        return head.decode("utf-8").isprintable() or not any(b < 9 for b in head)
+    except UnicodeDecodeError:
+        return False

@@ -1,0 +1,76 @@
+"""ONNX files: read whole, stripped of what tells about the machine that made them, written the same way every time.
+
+This file imports onnx lazily and never torch: exporters, transforms and inspection share it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import onnx
+
+EXTERNAL_OVER = 2_000_000_000
+"""Bytes of weights above which they go into a file beside the model: protobuf ends at 2 GiB."""
+
+_TENSOR_FROM = 1024
+"""Smaller tensors stay inside the model even then: shape inference and fusions read their values."""
+
+_ABOUT_THE_MAKER = ("doc_string", "metadata_props")
+"""Fields with no meaning for the answer; the torch exporter keeps stack traces with absolute paths in them."""
+
+
+def load(path: Path) -> onnx.ModelProto:
+    """The model at `path` with its external data inside."""
+    import onnx
+
+    return onnx.load(str(path))
+
+
+def opset(model: onnx.ModelProto) -> int:
+    """The version of the standard operator set that `model` asks for; 0 when it names none."""
+    return max((int(entry.version) for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), default=0)
+
+
+def count(model: onnx.ModelProto, *op_types: str) -> int:
+    """Nodes of the top graph that have one of `op_types`."""
+    return sum(node.op_type in op_types for node in model.graph.node)
+
+
+def weight_bytes(model: onnx.ModelProto) -> int:
+    """Bytes of the raw tensors of the top graph: what external data would hold."""
+    return sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+
+
+def strip(message: Any) -> None:
+    """Clear documentation and metadata everywhere below `message`: model, graphs, nodes, functions, values, tensors."""
+    for field, value in message.ListFields():
+        if field.name in _ABOUT_THE_MAKER:
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            for child in value if hasattr(value, "__len__") else (value,):
+                strip(child)
+
+
+def save(model: onnx.ModelProto, target: Path, external_over: int = EXTERNAL_OVER) -> None:
+    """Strip `model` and write it to `target`; equal models give equal bytes.
+
+    Args:
+        model: stripped in place, and emptied of large tensors where they go beside it.
+        target: the file; more than `external_over` bytes of weights go to `<target>.data`, named relatively.
+        external_over: bytes.
+    """
+    strip(model)
+    beside = target.with_name(target.name + ".data")
+    # onnx appends to a data file that is there already
+    beside.unlink(missing_ok=True)
+    if weight_bytes(model) > external_over:
+        from onnx import external_data_helper as external
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            external.convert_model_to_external_data(model, location=beside.name, size_threshold=_TENSOR_FROM)
+            external.write_external_data_tensors(model, str(target.parent))
+    target.write_bytes(model.SerializeToString(deterministic=True))

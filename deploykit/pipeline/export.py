@@ -1,0 +1,277 @@
+"""`deploykit export`: capture the reference, make every variant, open each in a fresh process, publish."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from deploykit import plan, registry
+from deploykit.bundle import WEIGHTS, Bundle, Manifest, ReferenceRecord, SourceRecord, VariantRecord
+from deploykit.errors import DeploykitError, WorkError
+from deploykit.isolation import Caller, Limits, Pool
+from deploykit.model import SourceSpec
+from deploykit.pipeline import train
+from deploykit.plan import PlannedVariant
+from deploykit.progress import Progress
+from deploykit.publish import check_target, publish, staging
+from deploykit.results import from_data
+from deploykit.session import SessionSettings
+from deploykit.signature import Signature
+
+CAPTURE_SECONDS = 900.0
+"""Wall time for loading a model and recording its reference: eager answers every case several times."""
+
+RECORDED = ("torch", "torchvision", "onnx", "onnxruntime", "onnxscript", "numpy")
+"""Packages whose versions go into the manifest."""
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to export, from what, to where.
+
+    Attributes:
+        source: what the user named; its kind is `live` for a module of the calling program.
+        variants: `core`, `all` or a comma-separated list.
+        samples: `.npz` with real inputs, or None.
+        training: how the seed model is trained when no checkpoint is named, and which data its samples come from.
+        options: plugin options by variant name.
+    """
+
+    source: SourceSpec
+    target: Path
+    variants: str = "core"
+    samples: Path | None = None
+    force: bool = False
+    training: train.TrainRequest = field(default_factory=train.TrainRequest)
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ExportOutcome:
+    """The published bundle, and the training record if the model was trained on the spot."""
+
+    bundle: Bundle
+    training: dict[str, Any] | None
+
+    @property
+    def exit_code(self) -> int:
+        """4 when a variant that could have been made was not, else 0."""
+        return 4 if any(record.status == "failed" for record in self.bundle.manifest.variants) else 0
+
+
+def export(request: ExportRequest, progress: Progress, live: Caller | None = None) -> ExportOutcome:
+    """Make the bundle; a variant that cannot be made is recorded with its reason and the others go on.
+
+    Args:
+        request: see ExportRequest.
+        progress: is told of every step.
+        live: runs the steps that need the module; None starts a child, which loads it.
+
+    Raises:
+        DeploykitError: the model cannot be loaded, its reference is invalid, or the bundle cannot be written.
+    """
+    planned = plan.select(request.variants)
+    check_target(request.target, force=request.force)
+    with _scratch() as scratch, staging(request.target, force=request.force) as stage:
+        progress.stage("export", len(planned) + 2)
+        source, samples, training = _prepared(request, scratch, progress)
+        with Pool(_generous()) as torch_pool:
+            caller = live or torch_pool.worker("torch")
+            captured = caller.call(
+                "capturing:capture",
+                timeout_s=CAPTURE_SECONDS,
+                source=asdict(source) if live is None else None,
+                samples=str(samples) if samples else None,
+                stage=str(stage),
+                scratch=str(scratch),
+                seed=source.seed,
+            )
+            progress.step(f"reference: {len(captured['reference']['cases'])} cases answered by eager")
+            workshop = _Workshop(request, source, captured, stage, torch_pool, live, progress)
+            records = workshop.make(planned)
+        manifest = _manifest(request, captured, training, records)
+        bundle = publish(stage, manifest, request.target)
+        progress.step(f"published {request.target}")
+    return ExportOutcome(bundle, training)
+
+
+def _prepared(
+    request: ExportRequest, scratch: Path, progress: Progress
+) -> tuple[SourceSpec, Path | None, dict[str, Any] | None]:
+    """The source with a checkpoint, and samples: the seed model is trained here if it comes without."""
+    source, samples = request.source, request.samples
+    if source.kind != "mlp":
+        return source, samples, None
+    own = None if samples else scratch / "samples.npz"
+    if source.checkpoint is None:
+        checkpoint = scratch / "mlp.safetensors"
+        record = train.train(request.training, checkpoint, own, progress)
+        return replace(source, checkpoint=str(checkpoint)), samples or own, record
+    if own is not None:
+        train.held_out(request.training, own)
+    return source, samples or own, None
+
+
+@dataclass
+class _Workshop:
+    """Makes variants one after another and opens each in a process that did not make it."""
+
+    request: ExportRequest
+    source: SourceSpec
+    captured: dict[str, Any]
+    stage: Path
+    torch_pool: Pool
+    live: Caller | None
+    progress: Progress
+
+    def make(self, planned: list[PlannedVariant]) -> list[VariantRecord]:
+        """A record per planned variant, ready or with the reason why not."""
+        limits = Limits.for_model(self.captured["model_bytes"])
+        records: dict[str, VariantRecord] = {}
+        with Pool(limits) as pool:
+            for variant in (v for v in planned if v.kind == "exporters"):
+                records[variant.name] = self._one(variant, pool, records)
+            self.torch_pool.retire("torch")
+            for variant in (v for v in planned if v.kind == "transforms"):
+                records[variant.name] = self._one(variant, pool, records)
+        return [records[variant.name] for variant in planned]
+
+    def _one(self, variant: PlannedVariant, pool: Pool, made: dict[str, VariantRecord]) -> VariantRecord:
+        record = VariantRecord(
+            name=variant.name,
+            status="ready",
+            made_by=variant.plugin,
+            precision=variant.precision,
+            runtime=variant.runtime,
+            file=f"variants/{variant.name}/{variant.file_name}",
+        )
+        target = self.stage / str(record.file)
+        try:
+            answer = self._transform(variant, pool, made, target) if variant.base else self._export(variant, target)
+            record = VariantRecord.model_validate_json(json.dumps({**record.model_dump(), **answer}))
+            self._open(record, target, pool)
+        except DeploykitError as error:
+            if error.exit_code not in {4, 5}:
+                raise
+            shutil.rmtree(target.parent, ignore_errors=True)
+            self.progress.step(f"{variant.name}: not made, {error.message}")
+            status = "unavailable" if error.code == "PACKAGE_MISSING" else "failed"
+            reason = {"code": error.code, "reason": error.message, "status": status, "file": None}
+            return record.model_copy(update=reason)
+        self.progress.step(f"{variant.name}: {_size(target.parent)}")
+        return record
+
+    def _export(self, variant: PlannedVariant, target: Path) -> dict[str, Any]:
+        caller = self.live or self.torch_pool.worker("torch")
+        answer: dict[str, Any] = caller.call(
+            "exporting:export",
+            exporter=variant.plugin,
+            target=str(target),
+            source=None if self.live else asdict(self.source),
+            weights=str(self.stage / WEIGHTS),
+            signature=self.captured["signature"],
+            options=self.request.options.get(variant.name, {}),
+        )
+        return answer
+
+    def _transform(
+        self, variant: PlannedVariant, pool: Pool, made: dict[str, VariantRecord], target: Path
+    ) -> dict[str, Any]:
+        base = made[variant.base or ""]
+        if base.file is None:
+            raise WorkError(variant.name, f"its base {base.name} was not made: {base.reason}", "see there", base.code)
+        answer: dict[str, Any] = pool.worker("transforms").call(
+            "transforming:transform",
+            name=variant.plugin,
+            artifact=str(self.stage / base.file),
+            target=str(target),
+            calibration=self.captured["calibration"],
+            input_names=[spec["name"] for spec in self.captured["signature"]["inputs"]],
+            options=self.request.options.get(variant.name, {}),
+        )
+        return answer
+
+    def _open(self, record: VariantRecord, target: Path, pool: Pool) -> None:
+        """Open the artifact where nothing of its making is in memory, at two batch sizes where there are two."""
+        cases = self.captured["reference"]["cases"]
+        chosen = {case["id"]: case["file"] for case in cases if case["gate"] == "full" and (case["rows"] or 1) <= 3}
+        chosen = chosen or {cases[0]["id"]: cases[0]["file"]}
+        with tempfile.TemporaryDirectory(prefix="deploykit-") as answers:
+            stack = registry.load("runtimes", record.runtime).stack
+            answer = pool.worker(f"open-{stack}").call(
+                "sessions:answer",
+                runtime=record.runtime,
+                artifact=str(target),
+                input_names=[spec["name"] for spec in self.captured["signature"]["inputs"]],
+                output_names=[spec["name"] for spec in self.captured["signature"]["outputs"]],
+                settings=asdict(SessionSettings()),
+                cases={name: str(self.stage / file) for name, file in list(chosen.items())[:2]},
+                answers=answers,
+            )
+        for error in answer["errors"].values():
+            raise WorkError(record.name, error["message"], error["hint"], error["code"])
+
+
+def _manifest(
+    request: ExportRequest, captured: dict[str, Any], training: dict[str, Any] | None, records: list[VariantRecord]
+) -> Manifest:
+    notes = dict(captured["notes"])
+    if training is not None:
+        notes["training"] = training["summary"]
+    return Manifest(
+        name=_name(request.target),
+        source=SourceRecord(
+            spec=_portable(request.source), digest=captured["digest"], parameters=captured["parameters"], notes=notes
+        ),
+        signature=from_data(Signature, captured["signature"]),
+        reference=ReferenceRecord.model_validate_json(json.dumps(captured["reference"])),
+        variants=tuple(records),
+        versions={name: found for name in RECORDED if (found := _version(name))},
+    )
+
+
+def _portable(source: SourceSpec) -> SourceSpec:
+    """The source without paths of this machine: weights travel in the bundle, of a file only its name is kept."""
+    target = source.target
+    if source.kind == "python" and os.sep in target:
+        target = target.rsplit(os.sep, 1)[1]
+    return replace(source, target=target, checkpoint=None)
+
+
+def _name(target: Path) -> str:
+    plain = "".join(c if c.isalnum() or c in "._-" else "_" for c in target.absolute().name)
+    return plain.lstrip("._-")[:80] or "model"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _size(folder: Path) -> str:
+    total = sum(path.stat().st_size for path in folder.iterdir())
+    return f"{total / 1e6:.2f} MB" if total >= 1e6 else f"{total / 1e3:.1f} kB"
+
+
+def _generous() -> Limits:
+    """Limits for a child that loads a model of unknown size: half of this machine's memory, at least the default."""
+    default = Limits.for_model(0)
+    return replace(default, memory_bytes=max(default.memory_bytes, psutil.virtual_memory().total // 2))
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="deploykit-") as folder:
+        yield Path(folder)

@@ -1,0 +1,199 @@
+"""`deploykit verify`: prove the bundle's bytes, let every variant answer every case, judge the answers."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from deploykit import registry
+from deploykit.bundle import WEIGHTS, Bundle, CaseRecord, VariantRecord
+from deploykit.environment import fingerprint
+from deploykit.errors import DeploykitError, RefusedError, gravest
+from deploykit.formats import recognize
+from deploykit.isolation import Limits, Pool
+from deploykit.progress import Progress
+from deploykit.publish import made_here
+from deploykit.reference import Case, load_arrays
+from deploykit.results import EXIT_OF, VariantReport, VariantVerdict, VerifyReport
+from deploykit.session import CPU, SessionSettings
+from deploykit.verify import compare
+from deploykit.verify.budget import budget_for
+from deploykit.verify.judge import IN_DISTRIBUTION, Failure, Judge, classifier_output, conclude, signal_scale
+
+ANSWER_SECONDS = 600.0
+"""Wall time for one variant to answer all cases."""
+
+
+@dataclass(frozen=True)
+class VerifyRequest:
+    """What to verify and how strictly.
+
+    Attributes:
+        variants: names, or None for all of the bundle.
+        provider: full execution provider name.
+        trust_code: run TorchScript and `.pt2` files of a bundle that this machine did not make.
+        limits: changes to the budgets, `{"max_r": 6.0}`.
+        artifact: a file made elsewhere, judged instead of the bundle's variants.
+        precision: the budget for `artifact`.
+    """
+
+    bundle: Path
+    variants: tuple[str, ...] | None = None
+    provider: str = CPU
+    trust_code: bool = False
+    limits: dict[str, float] = field(default_factory=dict)
+    artifact: Path | None = None
+    precision: str = "fp32"
+
+
+def verify(request: VerifyRequest, progress: Progress) -> VerifyReport:
+    """The parity gate.
+
+    Raises:
+        DeploykitError: the bundle cannot be used at all; what concerns one variant is that variant's verdict.
+    """
+    bundle = Bundle(request.bundle)
+    bundle.check()
+    chosen = _chosen(bundle, request)
+    gate = _Gate(bundle, request, progress)
+    progress.stage("verify", len(chosen))
+    with Pool(Limits.for_model(_model_bytes(bundle))) as pool:
+        reports = tuple(gate.judge(record, artifact, pool) for record, artifact in chosen)
+    code = gravest(report.exit_code for report in reports)
+    return VerifyReport(bundle.manifest.name, _overall(code), code, fingerprint(), reports)
+
+
+def _chosen(bundle: Bundle, request: VerifyRequest) -> list[tuple[VariantRecord, Path | None]]:
+    """The variants to judge with their artifacts; None where one was not made."""
+    if request.artifact is not None:
+        return [_foreign(request.artifact, request)]
+    names = request.variants or tuple(record.name for record in bundle.manifest.variants)
+    records = [bundle.manifest.variant(name) for name in names]
+    return [(record, bundle.path / record.file if record.file else None) for record in records]
+
+
+def _foreign(artifact: Path, request: VerifyRequest) -> tuple[VariantRecord, Path]:
+    """A file from outside: its format is read from its content, and code is refused unless trusted."""
+    found = recognize(artifact)
+    if registry.load("runtimes", found).runs_code and not request.trust_code:
+        message = f"a {found} file can run code, and this one was made elsewhere"
+        raise RefusedError(str(artifact), message, "give --trust-code if you trust its origin", "UNTRUSTED_CODE")
+    name = "".join(c if c.isalnum() or c in "._-" else "_" for c in artifact.name).lstrip("._-") or "artifact"
+    record = VariantRecord(
+        name=name[:80], status="ready", made_by="elsewhere", precision=request.precision, runtime=found
+    )
+    return record, artifact
+
+
+@dataclass
+class _Gate:
+    """One bundle's reference, and how a variant is held to it."""
+
+    bundle: Bundle
+    request: VerifyRequest
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        self.cases = self.bundle.manifest.reference.cases
+        judged = [record for record in self.cases if record.input_class in IN_DISTRIBUTION]
+        self.scale = signal_scale(self.bundle.case(record) for record in judged)
+        self.classifier = classifier_output(self.bundle.case(judged[0])) if judged else None
+        self.trusted = self.request.trust_code or made_here(self.bundle)
+
+    def judge(self, record: VariantRecord, artifact: Path | None, pool: Pool) -> VariantReport:
+        """The report of one variant, whatever happens to it."""
+        if artifact is None:
+            verdict: VariantVerdict = "skipped" if record.status == "unavailable" else "error"
+            report = _without(record.name, verdict, record.code, f"not made: {record.reason}")
+        elif self.request.artifact is None and _runs_code(record) and not self.trusted:
+            reason = "can run code and this machine did not make the bundle; give --trust-code if you trust its origin"
+            report = _without(record.name, "refused", "UNTRUSTED_CODE", reason)
+        else:
+            try:
+                report = self._compared(record, artifact, pool)
+            except DeploykitError as error:
+                report = _gave_up(record.name, error)
+        self.progress.step(f"{report.name}: {report.verdict}{f', {report.code}' if report.code else ''}")
+        return report
+
+    def _compared(self, record: VariantRecord, artifact: Path, pool: Pool) -> VariantReport:
+        budget = budget_for(record.precision, self.request.provider, self.request.limits)
+        with tempfile.TemporaryDirectory(prefix="deploykit-") as answers:
+            answer = self._answer(record, artifact, pool, Path(answers))
+            judge = Judge(self.scale, budget, self.classifier)
+            for case, outputs in self._answered(answer, Path(answers)):
+                judge.add(case, outputs)
+        report = conclude(record.name, answer["provider"], judge)
+        return self._located(report, record, artifact, pool) if report.verdict == "fail" else report
+
+    def _answer(self, record: VariantRecord, artifact: Path, pool: Pool, answers: Path) -> dict[str, Any]:
+        signature = self.bundle.manifest.signature
+        answer: dict[str, Any] = pool.worker(registry.load("runtimes", record.runtime).stack).call(
+            "sessions:answer",
+            timeout_s=ANSWER_SECONDS,
+            runtime=record.runtime,
+            artifact=str(artifact),
+            input_names=[spec.name for spec in signature.inputs],
+            output_names=[spec.name for spec in signature.outputs],
+            settings=asdict(SessionSettings(self.request.provider)),
+            cases={case.id: str(self.bundle.path / case.file) for case in self.cases},
+            answers=str(answers),
+        )
+        return answer
+
+    def _answered(self, answer: dict[str, Any], answers: Path) -> Iterator[tuple[Case, Any]]:
+        for record in self.cases:
+            case = self._case(record)
+            if error := answer["errors"].get(record.id):
+                yield case, Failure(error["code"], error["message"])
+            else:
+                outputs = load_arrays(answers / f"{record.id}.safetensors")
+                yield case, compare.ordered(outputs, answer["order"][record.id])
+
+    def _case(self, record: CaseRecord) -> Case:
+        case = self.bundle.case(record)
+        order = [spec.name for spec in self.bundle.manifest.signature.outputs]
+        return replace(case, expected=compare.ordered(case.expected, order))
+
+    def _located(self, report: VariantReport, record: VariantRecord, artifact: Path, pool: Pool) -> VariantReport:
+        """Add which weight differs from the source's, where the format keeps names."""
+        weights = self.bundle.path / WEIGHTS
+        if record.runtime != "onnxruntime" or record.precision != "fp32" or not weights.is_file():
+            return report
+        try:
+            found = pool.worker("onnxruntime").call("inspecting:weights", artifact=str(artifact), weights=str(weights))
+        except DeploykitError:
+            return report  # the failure itself is reported; only the extra hint is missing
+        if not found:
+            return report
+        return replace(
+            report, first_divergence=f"{report.first_divergence}; {found[0]}", reason=f"{report.reason}; {found[0]}"
+        )
+
+
+def _runs_code(record: VariantRecord) -> bool:
+    return bool(registry.load("runtimes", record.runtime).runs_code)
+
+
+def _without(name: str, verdict: VariantVerdict, code: str, reason: str) -> VariantReport:
+    return VariantReport(name, verdict, None, (), code, reason, None, EXIT_OF[verdict])
+
+
+def _gave_up(name: str, error: DeploykitError) -> VariantReport:
+    """A provider that is not there is the gate saying no; everything else could not be done."""
+    if error.code == "PROVIDER_FALLBACK":
+        return VariantReport(name, "fail", None, (), error.code, error.message, None, 1)
+    verdict: VariantVerdict = "refused" if error.exit_code == 5 else "error"
+    return VariantReport(name, verdict, None, (), error.code, f"{error.message}; {error.hint}", None, error.exit_code)
+
+
+def _overall(code: int) -> VariantVerdict:
+    verdicts: dict[int, VariantVerdict] = {0: "pass", 1: "fail", 3: "inconclusive", 5: "refused"}
+    return verdicts.get(code, "error")
+
+
+def _model_bytes(bundle: Bundle) -> int:
+    return max((record.size for record in bundle.manifest.files), default=0)

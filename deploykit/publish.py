@@ -1,0 +1,144 @@
+"""Putting a bundle in its place: staged beside it, synced, the manifest last, swapped in by rename.
+
+At every moment the path shows the old bundle, the new one, or nothing. Also remembers which bundles this machine made,
+since only those may run code (TorchScript, `.pt2`) without `--trust-code`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from deploykit.bundle import MANIFEST, REPORTS, Bundle, Manifest, record_files
+from deploykit.errors import StorageError, UsageError, from_os_error
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+@contextlib.contextmanager
+def staging(target: Path, *, force: bool) -> Iterator[Path]:
+    """An empty directory beside `target` to build the bundle in; gone at the end unless `publish` moved it.
+
+    Raises:
+        UsageError: EXISTS, something is at `target` and `force` is not set, or what is there is no bundle.
+        StorageError: LOCKED, another run is writing the same bundle; or the place cannot be written.
+    """
+    check_target(target, force=force)
+    parent = target.absolute().parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(parent / f".{target.name}.lock", timeout=0)
+        with lock:
+            for orphan in parent.glob(f".{target.name}.staging-*"):  # we hold the lock: whoever made it is gone
+                shutil.rmtree(orphan, ignore_errors=True)
+            stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.staging-", dir=parent))
+            try:
+                yield stage
+            finally:
+                shutil.rmtree(stage, ignore_errors=True)
+    except Timeout as error:
+        hint = "wait for the other run, or write to another directory with -o"
+        raise StorageError(str(target), "another run is writing this bundle", hint, "LOCKED") from error
+    except OSError as error:
+        raise from_os_error(error, str(target)) from error
+
+
+def check_target(target: Path, *, force: bool) -> None:
+    """Refuse early to write where something is, unless `force` is set and it is a bundle."""
+    if not target.exists() and not target.is_symlink():
+        return
+    if target.is_symlink() or not (target / MANIFEST).is_file():
+        if target.is_dir() and not target.is_symlink() and not any(target.iterdir()):
+            return
+        raise UsageError(str(target), "something that is no bundle is there", "choose another path with -o", "EXISTS")
+    if not force:
+        raise UsageError(
+            str(target),
+            "a bundle is there already",
+            "replace it with --force, or choose another path with -o",
+            "EXISTS",
+        )
+
+
+def publish(stage: Path, manifest: Manifest, target: Path) -> Bundle:
+    """Record the digests of everything in `stage`, write the manifest, sync, and swap it in as `target`."""
+    try:
+        complete = manifest.model_copy(update={"files": record_files(stage)})
+        text = complete.to_json().encode()
+        for path in [*stage.rglob("*"), stage]:
+            _sync(path)
+        with (stage / MANIFEST).open("xb") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        stage.chmod(0o755)
+        _sync(stage)
+        _swap(stage, target)
+        _sync(target.absolute().parent)
+    except OSError as error:
+        raise from_os_error(error, str(target)) from error
+    remember(sha256(text).hexdigest())
+    return Bundle(target)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _swap(stage: Path, target: Path) -> None:
+    """Rename; an old bundle changes places with the new one in one step where the file system can do that."""
+    try:
+        stage.rename(target)
+    except OSError as error:
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+            raise
+        if not _exchange(stage, target):  # then there is a moment with nothing at the path, never one with half
+            old = stage.with_name(f"{stage.name}-old")
+            target.rename(old)
+            stage.rename(target)
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    return bool(renameat2(_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE) == 0)
+
+
+def _state() -> Path:
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "deploykit" / "made-here"
+
+
+def remember(digest: str) -> None:
+    """Note that this machine made the bundle whose manifest has this sha256; a read-only home is no error."""
+    with contextlib.suppress(OSError, RuntimeError):
+        _state().mkdir(parents=True, exist_ok=True)
+        (_state() / digest).touch(mode=0o600)
+
+
+def made_here(bundle: Bundle) -> bool:
+    """Whether this machine, as this user, made exactly this bundle."""
+    with contextlib.suppress(OSError, RuntimeError):
+        return (_state() / bundle.digest).is_file()
+    return False
+
+
+def clear_reports(bundle: Bundle) -> None:
+    """Drop reports of earlier measurements."""
+    shutil.rmtree(bundle.path / REPORTS, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Measurements and verdicts to a ranked choice."""

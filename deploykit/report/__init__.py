@@ -1,0 +1,1 @@
+"""Results to text, JSON, JUnit, Markdown and HTML; a file per form."""

@@ -1,0 +1,44 @@
+"""Text for `inspect` and `export`: what a bundle or a file holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deploykit.bundle import Bundle, VariantRecord
+from deploykit.errors import escape
+from deploykit.report.rows import size
+
+
+def render_manifest(bundle: Bundle) -> str:
+    """Signature, source, reference, then a line per variant."""
+    manifest = bundle.manifest
+    source, reference = manifest.source, manifest.reference
+    named = f"{source.spec.kind}:{source.spec.target}" if source.spec.target else source.spec.kind
+    exact = reference.float64 or "impossible (weak reference)"
+    lines = [
+        f"bundle {manifest.name} at {escape(str(bundle.path))}",
+        f"  source     {escape(named)}, {source.parameters:,} parameters, sha256 {source.digest[:16]}…",
+        f"  inputs     {', '.join(map(str, manifest.signature.inputs))}",
+        f"  outputs    {', '.join(map(str, manifest.signature.outputs))}",
+        f"  reference  {len(reference.cases)} cases, samples {reference.samples}, float64 {exact}",
+        f"  versions   {', '.join(f'{name} {version}' for name, version in manifest.versions.items())}",
+    ]
+    lines += [f"  note       {name}: {escape(str(value))}" for name, value in source.notes.items()]
+    return "\n".join([*lines, "variants", *(_variant_line(bundle, record) for record in manifest.variants)])
+
+
+def _variant_line(bundle: Bundle, record: VariantRecord) -> str:
+    if record.file is None:
+        return f"  {record.name:20} not made [{record.code}]: {escape(record.reason)}"
+    facts = [record.precision, *(f"{key} {value}" for key, value in record.facts.items())]
+    return f"  {record.name:20} {size(bundle.bytes_of(record.name)):>9}  {', '.join(facts)}"
+
+
+def render_file(name: str, facts: dict[str, Any]) -> str:
+    """One line per fact."""
+    lines = [escape(name)]
+    for key, value in facts.items():
+        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        text = ", ".join(text) if isinstance(text, list) else text
+        lines.append(f"  {key:17} {escape(str(text))}")
+    return "\n".join(lines)

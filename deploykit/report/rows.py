@@ -1,0 +1,168 @@
+"""What every form of a report shows of a result, as strings: one place decides on digits and units."""
+
+from __future__ import annotations
+
+import math
+
+from deploykit.errors import escape
+from deploykit.results import BenchReport, BenchRow, Check, VariantReport, VerifyReport
+
+VERIFY_HEAD = ("variant", "verdict", "tightest check", "value", "limit", "head-room", "reason")
+BENCH_HEAD = (
+    "variant",
+    "batch",
+    "median",
+    "interval",
+    "p90",
+    "p99",
+    "per second",
+    "load",
+    "first call",
+    "peak RSS",
+    "file",
+    "vs base",
+)
+
+
+def verify_rows(report: VerifyReport) -> list[tuple[str, ...]]:
+    """A row per variant, in the order of `VERIFY_HEAD`."""
+    return [_verify_row(variant) for variant in report.variants]
+
+
+def _verify_row(variant: VariantReport) -> tuple[str, ...]:
+    check = tightest(variant)
+    if check is None:
+        return (variant.name, variant.verdict, variant.code or "-", "-", "-", "-", escape(variant.reason))
+    sign = "≥" if check.at_least else "≤"
+    return (
+        variant.name,
+        variant.verdict,
+        f"{check.id} {check.metric}",
+        number(check.value),
+        f"{sign} {number(check.limit)}",
+        headroom(check),
+        escape(variant.reason if variant.verdict != "pass" else check.reason),
+    )
+
+
+def tightest(variant: VariantReport) -> Check | None:
+    """The check that decides: the first that failed or stayed open, else the one with the least head-room."""
+    for verdict in ("fail", "inconclusive"):
+        for check in variant.checks:
+            if check.verdict == verdict:
+                return check
+    limited = [check for check in variant.checks if check.limit and check.value is not None and check.verdict != "warn"]
+    return min(limited, key=_nearness, default=None)
+
+
+def _nearness(check: Check) -> float:
+    """Comparable head-room: decibels as the ratio of amplitudes they stand for."""
+    room = check.headroom
+    if room is None:
+        return math.inf
+    return float(10.0 ** (min(room, 400.0) / 20.0)) if check.metric.endswith("_db") else room
+
+
+def findings(variant: VariantReport) -> list[str]:
+    """What deserves a line of its own under the table: where it diverged, warnings, the task metric."""
+    lines = []
+    if variant.first_divergence:
+        lines.append(f"{variant.name}: {variant.code} first at {escape(variant.first_divergence)}")
+    warned: dict[str, list[Check]] = {}
+    for check in variant.checks:
+        if check.verdict == "warn":
+            warned.setdefault(f"{check.code}: {check.reason}", []).append(check)
+    for reason, checks in warned.items():
+        where = ", ".join(dict.fromkeys(check.id for check in checks))
+        lines.append(f"{variant.name}: warning {escape(reason)} ({where})")
+    return lines
+
+
+def task_lines(report: VerifyReport) -> list[str]:
+    """The accuracy line of each variant that has one."""
+    return [
+        f"{variant.name}: {check.reason}; drop ≤ {(check.value or 0.0):.2%} (95 %), limit {(check.limit or 0.0):.2%}"
+        for variant in report.variants
+        for check in variant.checks
+        if check.id == "top1-drop" and check.verdict != "inconclusive"
+    ]
+
+
+def bench_rows(report: BenchReport) -> list[tuple[str, ...]]:
+    """A row per variant and batch, in the order of `BENCH_HEAD`."""
+    ratios = {(c.candidate, c.batch): c for c in report.comparisons}
+    rows = []
+    for row in report.variants:
+        if row.verdict == "not_measured":
+            rows.append(
+                (row.name, str(row.batch), f"not measured: {escape(row.reason)}", *[""] * (len(BENCH_HEAD) - 3))
+            )
+            continue
+        found = ratios.get((row.name, row.batch))
+        rows.append((*_bench_row(row), f"{found.ratio:.2f}× {found.verdict}" if found and found.ratio else "base"))
+    return rows
+
+
+def _bench_row(row: BenchRow) -> tuple[str, ...]:
+    span = f"{duration(row.median_ci_ns[0])} to {duration(row.median_ci_ns[1])}" if row.median_ci_ns else "-"
+    mark = " *" if row.verdict == "not_steady" else ""
+    return (
+        row.name,
+        str(row.batch),
+        duration(row.median_ns) + mark,
+        span,
+        duration(row.p90_ns),
+        duration(row.p99_ns),
+        f"{row.throughput_per_s:,.0f}" if row.throughput_per_s else "-",
+        f"{row.load_ms:.0f} ms" if row.load_ms is not None else "-",
+        f"{row.first_call_ms:.2f} ms" if row.first_call_ms is not None else "-",
+        size(row.peak_rss_bytes),
+        size(row.file_bytes),
+    )
+
+
+def bench_notes(report: BenchReport) -> list[str]:
+    """Lines under the table: what was refused and why, each once."""
+    notes: dict[str, list[str]] = {}
+    for row in report.variants:
+        reasons = {"p90": row.p90_ns_reason, "p99": row.p99_ns_reason, "interval": row.median_ci_ns_reason}
+        for what, reason in reasons.items():
+            if reason and row.verdict != "not_measured":
+                notes.setdefault(f"no {what}: {reason}", []).append(row.name)
+        if row.verdict == "not_steady":
+            notes.setdefault(f"* not steady: {row.reason}", []).append(row.name)
+    return [f"{escape(text)} ({', '.join(dict.fromkeys(names))})" for text, names in notes.items()]
+
+
+def number(value: float | None) -> str:
+    """Four significant digits; `-` for what could not be had."""
+    return "-" if value is None else f"{value:.4g}"
+
+
+def headroom(check: Check) -> str:
+    """`3.1×` or `12.4 dB`."""
+    room = check.headroom
+    if room is None:
+        return "-"
+    return f"{room:.1f} dB" if check.metric.endswith("_db") else f"{room:.1f}×"
+
+
+def duration(nanoseconds: float | None) -> str:
+    """Three significant digits in ns, µs, ms or s."""
+    if nanoseconds is None:
+        return "-"
+    for unit, scale in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
+        if nanoseconds >= scale:
+            return (
+                f"{nanoseconds / scale:.3g} {unit}"
+                if nanoseconds < 1000 * scale
+                else f"{nanoseconds / scale:.0f} {unit}"
+            )
+    return f"{nanoseconds:.0f} ns"
+
+
+def size(count: int | None) -> str:
+    """Bytes in MB (10⁶), or kB below one."""
+    if count is None:
+        return "-"
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"

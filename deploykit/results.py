@@ -1,0 +1,221 @@
+"""What the verbs find out: checks and verdicts, samples and summaries. Frozen, and JSON in one step.
+
+`to_json` and the schemas in `schemas/` are the contract with other programs: a change of meaning raises `SCHEMA`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+SCHEMA = 1
+"""Version of the JSON documents that `to_json` writes."""
+
+CheckVerdict = Literal["pass", "warn", "fail", "inconclusive", "skipped"]
+VariantVerdict = Literal["pass", "fail", "inconclusive", "error", "refused", "skipped"]
+
+EXIT_OF: dict[str, int] = {"pass": 0, "warn": 0, "skipped": 0, "fail": 1, "inconclusive": 3, "error": 4, "refused": 5}
+"""Verdict to exit code."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison and what became of it.
+
+    Attributes:
+        id: the case (`real`, `batch-7`, `zeros`) or the statistic (`top1-drop`).
+        output: the model output it is about; empty for checks on the whole.
+        code: stable diagnosis code; empty when the check passed.
+        metric: what `value` and `limit` measure (`R`, `centred_sqnr_db`, `max_abs`, …).
+        reason: why the limit is what it is, or what went wrong.
+        at_least: the value must not be below the limit (SQNR) instead of not above it.
+    """
+
+    id: str
+    input_class: str
+    output: str
+    verdict: CheckVerdict
+    code: str
+    metric: str
+    value: float | None
+    limit: float | None
+    reason: str
+    at_least: bool = False
+
+    @property
+    def headroom(self) -> float | None:
+        """How far the value is from its limit: a ratio ≥ 1 when it holds, or decibels for `_db` metrics."""
+        if self.value is None or self.limit is None:
+            return None
+        if self.metric.endswith("_db"):
+            return self.value - self.limit if self.at_least else self.limit - self.value
+        if self.at_least:
+            return self.value / self.limit if self.limit else math.inf
+        return self.limit / self.value if self.value else math.inf
+
+
+@dataclass(frozen=True)
+class VariantReport:
+    """Everything verify found out about one variant.
+
+    Attributes:
+        provider: the execution provider that really ran, read back; None when nothing ran.
+        code: stable code of the gravest finding; empty when it passed.
+        reason: one line for the table.
+        first_divergence: where the outputs part from eager, in words; None when they do not, or nobody looked.
+    """
+
+    name: str
+    verdict: VariantVerdict
+    provider: str | None
+    checks: tuple[Check, ...] = ()
+    code: str = ""
+    reason: str = ""
+    first_divergence: str | None = None
+    exit_code: int = 0
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """The parity gate's answer for a bundle."""
+
+    bundle: str
+    verdict: VariantVerdict
+    exit_code: int
+    environment: dict[str, Any]
+    variants: tuple[VariantReport, ...]
+    self_check: dict[str, Any] | None = None
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class BenchRow:
+    """One variant at one batch size. A number that cannot be had honestly is None, its `…_reason` says why.
+
+    Attributes:
+        median_ns: median over launches of the launch's median time of one host-to-host call, nanoseconds.
+        median_ci_ns: interval around it; `median_ci_level` is its confidence.
+        p90_ns, p99_ns: percentiles over all calls of all launches.
+        throughput_per_s: samples per second really done, calls × batch over busy time.
+        load_ms, first_call_ms: opening the artifact, and the first call, medians over launches.
+        peak_rss_bytes: largest VmHWM of a worker, import of the engine included; median over launches.
+        h2d_ns, compute_ns, d2h_ns: medians of the phases of one call on a device; None on the CPU.
+        threads: intra-op threads, read back from the engine.
+        verdict: `measured`, `not_steady`, `not_measured`; `reason` says why for the last two.
+    """
+
+    name: str
+    provider: str
+    batch: int
+    threads: int | None
+    verdict: Literal["measured", "not_steady", "not_measured"]
+    reason: str = ""
+    median_ns: float | None = None
+    median_ci_ns: tuple[float, float] | None = None
+    median_ci_level: float | None = None
+    median_ci_ns_reason: str | None = None
+    p90_ns: float | None = None
+    p90_ns_reason: str | None = None
+    p99_ns: float | None = None
+    p99_ns_reason: str | None = None
+    throughput_per_s: float | None = None
+    load_ms: float | None = None
+    first_call_ms: float | None = None
+    peak_rss_bytes: int | None = None
+    file_bytes: int | None = None
+    h2d_ns: float | None = None
+    compute_ns: float | None = None
+    d2h_ns: float | None = None
+    calls: int = 0
+    launches: int = 0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`candidate` against `base` at one batch: `ratio` of times, below 1 when the candidate is faster."""
+
+    base: str
+    candidate: str
+    batch: int
+    ratio: float | None
+    ci: tuple[float, float] | None
+    ci_level: float | None
+    verdict: Literal["faster", "slower", "indistinguishable", "not_measured"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A variant with one line of reason."""
+
+    variant: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """Which variant to ship. `variant` is None when none qualifies; `ranking` is best first."""
+
+    variant: str | None
+    reason: str
+    ranking: tuple[Choice, ...] = ()
+    rejected: tuple[Choice, ...] = ()
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """The benchmark's answer for a bundle; `protocol` says how it was measured."""
+
+    bundle: str
+    environment: dict[str, Any]
+    protocol: dict[str, Any]
+    variants: tuple[BenchRow, ...]
+    comparisons: tuple[Comparison, ...] = ()
+    recommendation: Recommendation | None = None
+    exit_code: int = 0
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """All of `deploykit run` in one document."""
+
+    bundle: str
+    exit_code: int
+    training: dict[str, Any] | None
+    export: dict[str, Any]
+    verify: VerifyReport
+    bench: BenchReport
+    seconds: dict[str, float]
+    schema: int = SCHEMA
+
+
+def to_data(value: Any) -> Any:
+    """`value` as plain JSON data: dataclasses as dicts, NaN and infinities as the strings `nan`, `inf`, `-inf`."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_data(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): to_data(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_data(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def to_json(value: Any) -> str:
+    """The JSON document for a result, two-space indented, newline at the end."""
+    return json.dumps(to_data(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def from_data(kind: type, data: Any) -> Any:
+    """The inverse of `to_data` for result class `kind`, checked.
+
+    Raises:
+        pydantic.ValidationError: the data does not describe a `kind`.
+    """
+    from pydantic import TypeAdapter  # 100 ms that commands without stored results do not pay
+
+    return TypeAdapter(kind).validate_python(data)

@@ -1,0 +1,1 @@
+"""Artifact to session; a file per engine."""

@@ -1,0 +1,236 @@
+"""ONNX Runtime. The provider that really runs is read back: asked for one it cannot load, it takes the CPU silently."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from deploykit.errors import WorkError
+from deploykit.runtimes import _errors
+from deploykit.session import CPU, CUDA, Phases, Session, SessionSettings
+from deploykit.signature import Feeds
+
+_ERROR = 3
+"""Severity from which onnxruntime logs: warnings about graphs we did not write help nobody."""
+
+_LEVELS = {
+    "disable": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
+
+_REMOTE = "AzureExecutionProvider"
+"""Always listed, has no kernels, and calls a web service."""
+
+_ON_HOST = {CPU, "OpenVINOExecutionProvider", "DnnlExecutionProvider", "XnnpackExecutionProvider"}
+"""Providers that read inputs where numpy keeps them."""
+
+_PACKAGES = {
+    CUDA: "onnxruntime-gpu",
+    "TensorrtExecutionProvider": "onnxruntime-gpu",
+    "OpenVINOExecutionProvider": "onnxruntime-openvino",
+}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """`onnxruntime.InferenceSession`."""
+
+    stack: ClassVar[str] = "onnxruntime"
+    runs_code: ClassVar[bool] = False
+
+    def unavailable(self) -> str | None:
+        """Why this engine cannot be used here; None when it can."""
+        return None if find_spec("onnxruntime") else "the package onnxruntime is not installed"
+
+    def providers(self) -> tuple[str, ...]:
+        """The listed providers with which a one-node model really opens: being listed is no proof."""
+        import onnxruntime as ort
+
+        probe = _probe()
+        return tuple(name for name in ort.get_available_providers() if name == CPU or _opens(ort, probe, name))
+
+    def open(self, artifact: Path, output_names: tuple[str, ...], settings: SessionSettings) -> Session:  # noqa: ARG002 - ONNX names its own
+        """Open the model on the wanted provider, with the CPU beside it for nodes that have no kernel there.
+
+        Raises:
+            WorkError: PROVIDER_FALLBACK, LOAD_ERROR.
+        """
+        import onnxruntime as ort
+
+        _errors.check_there(artifact)
+        session, reason = None, "this onnxruntime is built without it"
+        if settings.provider in ort.get_available_providers() and settings.provider != _REMOTE:
+            session, reason = _create(ort, artifact, settings)
+        got = session.get_providers()[0] if session is not None else CPU
+        if session is None or got != settings.provider:
+            package = _PACKAGES.get(settings.provider)
+            hint = f"install {package} with its libraries, or use --on cpu" if package else "use --on cpu"
+            raise _errors.fallback(artifact, settings.provider, got, reason, hint)
+        return OrtSession(ort, session, artifact, settings.provider)
+
+
+class OrtSession:
+    """An InferenceSession; on a device the feeds travel through IOBinding, so that transfers can be told from compute.
+
+    Args:
+        ort: the onnxruntime module.
+        session: an opened InferenceSession.
+        artifact: named in errors.
+        provider: full name of the provider that runs it.
+    """
+
+    def __init__(self, ort: Any, session: Any, artifact: Path, provider: str) -> None:
+        self.provider = provider
+        # 0 is "as many as cores", which it does not tell
+        self.threads: int | None = session.get_session_options().intra_op_num_threads or None
+        self._ort, self._session, self._artifact = ort, session, artifact
+        self._names = [output.name for output in session.get_outputs()]
+        self._device = "cpu" if provider in _ON_HOST else "cuda"
+
+    def run(self, feeds: Feeds) -> Feeds:
+        """The outputs under the names that the model gives them."""
+        with self._one_edge():
+            return dict(zip(self._names, self._session.run(self._names, _dense(feeds)), strict=True))
+
+    def prepare(self, feeds: Feeds) -> Callable[[], object]:
+        """One call, numpy in and numpy out; on a device that includes both transfers."""
+        dense = _dense(feeds)
+        if self._device == "cpu":
+            return partial(self._session.run, self._names, dense)
+
+        def call() -> object:
+            binding = self._bind(dense)
+            self._compute(binding)
+            return self._fetch(binding)
+
+        return call
+
+    def phases(self, feeds: Feeds) -> Phases | None:
+        """Transfer in, compute, transfer out, each synchronized; None where the inputs stay on the host."""
+        if self._device == "cpu":
+            return None
+        dense = _dense(feeds)
+        with self._one_edge():
+            start = time.perf_counter_ns()
+            binding = self._bind(dense)
+            copied = time.perf_counter_ns()
+            self._compute(binding)
+            computed = time.perf_counter_ns()
+            self._fetch(binding)
+            end = time.perf_counter_ns()
+        return Phases(copied - start, computed - copied, end - computed)
+
+    def _bind(self, feeds: Feeds) -> Any:
+        binding = self._session.io_binding()
+        for name, array in feeds.items():
+            binding.bind_ortvalue_input(name, self._ort.OrtValue.ortvalue_from_numpy(array, self._device, 0))
+        for name in self._names:
+            binding.bind_output(name, self._device, 0)
+        binding.synchronize_inputs()
+        return binding
+
+    def _compute(self, binding: Any) -> None:
+        self._session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+
+    @staticmethod
+    def _fetch(binding: Any) -> list[Any]:
+        return [value.numpy() for value in binding.get_outputs()]
+
+    @contextmanager
+    def _one_edge(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # the edge to onnxruntime, whose exceptions share no base
+            raise _errors.run_error(self._artifact, error) from error
+
+
+def _create(ort: Any, artifact: Path, settings: SessionSettings) -> tuple[Any, str]:
+    """The session, and what the engine wrote to stderr about a provider that it could not load."""
+    # nothing leaves this machine; a no-op in the Linux wheels
+    ort.disable_telemetry_events()
+    ort.set_default_logger_severity(_ERROR)
+    if settings.provider == CPU:
+        return _session(ort, str(artifact), artifact, settings), ""
+    said: list[str] = []
+    with _engine_output(said), redirect_stdout(io.StringIO()):
+        # CUDA's libraries may lie in Python packages, where the dynamic loader does not look
+        if settings.provider == CUDA and hasattr(ort, "preload_dlls"):
+            ort.preload_dlls()
+        session = _session(ort, str(artifact), artifact, settings)
+    return session, _why(said[0])
+
+
+def _session(ort: Any, model: str | bytes, artifact: Path, settings: SessionSettings) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = _ERROR
+    options.inter_op_num_threads = 1
+    if settings.threads is not None:
+        options.intra_op_num_threads = settings.threads
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[settings.graph_level])
+    try:
+        return ort.InferenceSession(model, options, providers=list(dict.fromkeys((settings.provider, CPU))))
+    except Exception as error:  # the edge to onnxruntime, whose exceptions share no base
+        raise _errors.load_error(artifact, error) from error
+
+
+@contextmanager
+def _engine_output(said: list[str]) -> Iterator[None]:
+    """Collect what C++ code writes to stderr: it is the only place where onnxruntime says why a provider is missing."""
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            said.append(file.read().decode("utf-8", "replace"))
+
+
+def _why(text: str) -> str:
+    """The library that could not be loaded, or the first line of `text`, cleaned."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    line = next((line for line in lines if "with error:" in line), lines[0] if lines else "")
+    return _errors.clean(line.partition("with error:")[2] or line.rpartition("]")[2])
+
+
+def _dense(feeds: Feeds) -> Feeds:
+    """Contiguous arrays; not `ascontiguousarray`, which gives a scalar a dim."""
+    return {name: np.asarray(array, order="C") for name, array in feeds.items()}
+
+
+def _probe() -> bytes:
+    from onnx import TensorProto, helper
+
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "probe", value[:1], value[1:])
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def _opens(ort: Any, probe: bytes, provider: str) -> bool:
+    if provider == _REMOTE:
+        return False
+    said: list[str] = []
+    try:
+        with _engine_output(said), redirect_stdout(io.StringIO()):
+            session = _session(ort, probe, Path("probe"), SessionSettings(provider))
+    except WorkError:
+        return False
+    return bool(session.get_providers()[0] == provider)

@@ -1,0 +1,1 @@
+"""What the user named to a loaded model; a file per kind of source."""

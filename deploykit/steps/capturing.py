@@ -1,0 +1,77 @@
+"""Step: load the model, check it, and record the reference. Runs before any exporter has seen the module."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from deploykit import inputs
+from deploykit.bundle import CaseRecord, ReferenceRecord
+from deploykit.capture import health, record
+from deploykit.reference import save_arrays, save_case
+from deploykit.results import to_data
+from deploykit.sources._weights import save_weights
+from deploykit.steps import live
+
+
+def capture(source: dict[str, Any] | None, samples: str | None, stage: str, scratch: str, seed: int) -> dict[str, Any]:
+    """Write `source/weights.safetensors` and `reference/` into `stage`, calibration batches into `scratch`.
+
+    Args:
+        source: fields of a SourceSpec; None takes the live model that this process adopted.
+        samples: path of an `.npz` with real inputs, or None.
+        stage: folder of the bundle in the making.
+        scratch: folder for files that other steps need and the bundle does not.
+        seed: of the campaign.
+
+    Returns:
+        `signature`, `reference`, `digest`, `parameters`, `model_bytes`, `notes`, `calibration` (file names).
+    """
+    model = live.load(source) if source is not None else live.current()
+    health.check(model)
+    model = replace(model, signature=record.with_outputs(model))
+    live.adopt(model)
+    given = inputs.Samples.load(Path(samples)) if samples else None
+    records, float64 = _reference(model, given, Path(stage), seed)
+    folder = Path(stage) / "source"
+    folder.mkdir()
+    save_weights(model.module, folder / "weights.safetensors")
+    parameters = list(model.module.parameters())
+    tensors = [*parameters, *model.module.buffers()]
+    reference = ReferenceRecord(float64=float64, samples=given.origin if given else "drawn", cases=tuple(records))
+    return {
+        "signature": to_data(model.signature),
+        "reference": reference.model_dump(mode="json"),
+        "digest": health.state_digest(model.module),
+        "parameters": sum(tensor.numel() for tensor in parameters),
+        "model_bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+        "notes": model.notes,
+        "calibration": _calibration(model, given, Path(scratch), seed),
+    }
+
+
+def _reference(model: Any, given: inputs.Samples | None, stage: Path, seed: int) -> tuple[list[CaseRecord], str | None]:
+    recorder = record.Recorder(model)
+    folder = stage / "reference"
+    folder.mkdir()
+    records = []
+    for question in inputs.campaign(model.signature, model.example, given, seed):
+        case = recorder.answer(question)
+        file = f"reference/{case.id}.safetensors"
+        save_case(case, stage / file)
+        fields = asdict(case)
+        records.append(CaseRecord(file=file, **{name: fields[name] for name in _RECORDED}, noise=case.noise))
+    return records, recorder.float64
+
+
+_RECORDED = ("id", "input_class", "gate", "rows", "seed")
+
+
+def _calibration(model: Any, given: inputs.Samples | None, scratch: Path, seed: int) -> list[str]:
+    files = []
+    for index, batch in enumerate(inputs.calibration(model.signature, model.example, given, seed)):
+        path = scratch / f"calibration-{index}.safetensors"
+        save_arrays(batch, path)
+        files.append(str(path))
+    return files

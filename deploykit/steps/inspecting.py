@@ -1,0 +1,90 @@
+"""Step: read an artifact without running it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from deploykit.errors import RefusedError
+from deploykit.reference import load_arrays
+
+MAX_NAMED = 5
+"""Differing weights worth naming; the first is enough to start looking."""
+
+
+def onnx_summary(artifact: str) -> dict[str, Any]:
+    """Inputs, outputs, opset, IR version, node counts and precisions of an ONNX file.
+
+    Raises:
+        RefusedError: the file is no ONNX model.
+    """
+    model = _load(artifact)
+    operators: dict[str, int] = {}
+    for node in model.graph.node:
+        operators[node.op_type] = operators.get(node.op_type, 0) + 1
+    kinds: dict[str, int] = {}
+    for tensor in model.graph.initializer:
+        name = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
+        kinds[name] = kinds.get(name, 0) + int(np.prod(tensor.dims, dtype=np.int64))
+    return {
+        "inputs": [_describe(value) for value in model.graph.input],
+        "outputs": [_describe(value) for value in model.graph.output],
+        "opset": {entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
+        "ir_version": model.ir_version,
+        "producer": f"{model.producer_name} {model.producer_version}".strip(),
+        "operators": dict(sorted(operators.items())),
+        "elements_by_type": dict(sorted(kinds.items())),
+    }
+
+
+def weights(artifact: str, weights: str) -> list[str]:
+    """Initializers that carry a parameter's name and not its values, in words: the first place to look.
+
+    The dynamo exporter keeps parameter names, so a weight that was edited, rounded or transposed is found by name.
+    """
+    stored = load_arrays(Path(weights))
+    found = []
+    for tensor in _load(artifact).graph.initializer:
+        expected = stored.get(tensor.name)
+        if expected is None:
+            continue
+        actual = numpy_helper.to_array(tensor, base_dir=str(Path(artifact).parent))
+        if actual.shape != expected.shape or actual.dtype != expected.dtype:
+            continue  # folded or laid out anew: no claim can be made
+        wrong = (
+            ~((actual == expected) | (np.isnan(actual) & np.isnan(expected)))
+            if actual.dtype.kind == "f"
+            else actual != expected
+        )
+        if count := int(np.count_nonzero(wrong)):
+            index = [int(i) for i in np.argwhere(wrong)[0]]
+            place = f"{expected[tuple(index)]:.6g} in the source, {actual[tuple(index)]:.6g} here"
+            found.append(f"weight {tensor.name}{index} is not the source's ({place}; {count} of {wrong.size} differ)")
+    return found[:MAX_NAMED]
+
+
+def _load(artifact: str) -> onnx.ModelProto:
+    try:
+        model = onnx.load(artifact, load_external_data=False)
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise RefusedError(
+            Path(artifact).name, f"not an ONNX model: {text}", "give a file that an ONNX exporter wrote"
+        ) from error
+    if not model.graph.node and not model.graph.output:
+        raise RefusedError(Path(artifact).name, "an ONNX model without a graph", "export it again")
+    return model
+
+
+def _describe(value: onnx.ValueInfoProto) -> str:
+    tensor = value.type.tensor_type
+    dims = [dim.dim_param or str(dim.dim_value) for dim in tensor.shape.dim]
+    kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+    return f"{value.name}:{_NUMPY_NAMES.get(kind, kind)}[{','.join(dims)}]"
+
+
+_NUMPY_NAMES = {"float": "float32", "double": "float64"}

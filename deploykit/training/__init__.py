@@ -1,0 +1,1 @@
+"""The seed model's data, training loop and checkpoints."""

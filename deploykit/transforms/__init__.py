@@ -1,0 +1,1 @@
+"""One artifact to the same format at another precision; a file per change."""

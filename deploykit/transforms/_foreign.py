@@ -1,0 +1,40 @@
+"""What the transforms share: onnxruntime's tools called without their noise, in a folder beside the target."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from deploykit.errors import WorkError
+
+
+def missing_package() -> str | None:
+    """Which package the transforms lack, in one line; None when they have all."""
+    missing = [name for name in ("onnx", "onnxruntime") if not find_spec(name)]
+    return f"the package {missing[0]} is not installed" if missing else None
+
+
+@contextmanager
+def workshop(target: Path) -> Iterator[Path]:
+    """A folder beside `target` for intermediate files: same disk, and gone at the end.
+
+    Meanwhile the tools' advice is silenced: they write it to the root logger.
+    """
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".transform-", dir=target.parent) as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield Path(folder)
+    finally:
+        logging.disable(before)
+
+
+def not_applied(variant: str, message: str) -> WorkError:
+    """The error for a transform that found nothing to change: its variant would be a copy under another name."""
+    return WorkError(variant, message, f"leave {variant} out of --variants", "VARIANT_NOT_APPLIED")

@@ -1,0 +1,1 @@
+"""The parity gate: comparison, budgets, statistics, verdicts."""

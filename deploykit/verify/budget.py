@@ -1,0 +1,112 @@
+"""How much a variant may differ from eager, by kind, and why: the policy, as data.
+
+`R` = RMSE(candidate, float64) / max(eager's own noise, 2⁻²⁴·rms(float64)) says how much worse than eager fp32 a variant
+is and needs no tuning per model: healthy fp32 artifacts measure 0.9 to 2. Reduced precision is held to a centred SQNR.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from deploykit.errors import UsageError
+from deploykit.session import CPU
+
+ULP32 = 2.0**-24
+"""Half a unit in the last place of float32: no fp32 evaluation is expected to be closer than this."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The limits for one kind of variant.
+
+    Attributes:
+        max_r, warn_r: on R; None where R does not apply.
+        small_factor: `max_r` and `warn_r` times this on cases with fewer than `small` elements.
+        min_sqnr_db, warn_sqnr_db: centred SQNR; None where it does not apply.
+        not_applied_db: above this a variant is suspiciously exact: the precision change did not happen.
+        max_half_ratio: RMSE over the RMSE of eager itself in half precision.
+        values_everywhere: whether values count outside the distribution too (constants), or only the pattern.
+        strict_pattern: whether NaN and Inf must come out as in eager; else a difference is a warning.
+        max_drop: largest accepted loss of top-1 accuracy, as a fraction, at 95 % confidence.
+        min_ratio: smallest accepted accuracy relative to eager's.
+        reason: where the limits come from.
+    """
+
+    reason: str
+    max_r: float | None = None
+    warn_r: float | None = None
+    min_sqnr_db: float | None = None
+    warn_sqnr_db: float | None = None
+    not_applied_db: float | None = None
+    max_half_ratio: float | None = None
+    small: int = 1000
+    small_factor: float = 2.0
+    values_everywhere: bool = True
+    strict_pattern: bool = True
+    max_drop: float = 0.005
+    min_ratio: float = 0.999
+    loosened: tuple[str, ...] = ()
+
+
+FP32 = Budget("same arithmetic as eager fp32: healthy exports measure R 0.9 to 2", max_r=4.0, warn_r=2.5)
+FP32_CUDA = replace(FP32, reason="fp32 on CUDA, TF32 off: other summation orders", max_r=10.0, warn_r=6.0)
+FP16 = Budget(
+    "11-bit significand: no worse than three times eager in half, or 45 dB",
+    min_sqnr_db=45.0,
+    warn_sqnr_db=55.0,
+    not_applied_db=110.0,
+    max_half_ratio=3.0,
+)
+BF16 = Budget("8-bit significand", min_sqnr_db=28.0, warn_sqnr_db=34.0, not_applied_db=90.0)
+INT8_DYNAMIC = Budget(
+    "8-bit weights and per-batch activations",
+    min_sqnr_db=20.0,
+    warn_sqnr_db=28.0,
+    not_applied_db=90.0,
+    values_everywhere=False,
+    strict_pattern=False,
+    min_ratio=0.99,
+)
+INT8_STATIC = replace(
+    INT8_DYNAMIC, reason="8-bit weights and calibrated activations", min_sqnr_db=15.0, warn_sqnr_db=20.0
+)
+INT4 = replace(INT8_DYNAMIC, reason="4-bit weights", min_sqnr_db=10.0, warn_sqnr_db=16.0, not_applied_db=80.0)
+
+BY_PRECISION = {
+    "fp32": FP32,
+    "fp16": FP16,
+    "bf16": BF16,
+    "int8-dynamic": INT8_DYNAMIC,
+    "int8-static": INT8_STATIC,
+    "int4": INT4,
+}
+
+
+def budget_for(precision: str, provider: str, changes: dict[str, float] | None = None) -> Budget:
+    """The limits for a precision on a provider, with the user's changes, each of which is reported when it loosens.
+
+    Raises:
+        UsageError: the precision has no budget, or a change names no limit.
+    """
+    if precision not in BY_PRECISION:
+        known = ", ".join(BY_PRECISION)
+        raise UsageError(precision, "no budget for this precision", f"one of {known}", "NO_BUDGET")
+    base = FP32_CUDA if precision == "fp32" and provider != CPU else BY_PRECISION[precision]
+    return _changed(base, changes or {})
+
+
+def _changed(base: Budget, changes: dict[str, float]) -> Budget:
+    known = [f.name for f in fields(Budget) if f.name.startswith(("max_", "min_", "warn_")) and f.name != "small"]
+    for name, value in changes.items():
+        if name not in known:
+            raise UsageError(
+                f"--set budget.{name}", "there is no such limit", f"one of {', '.join(known)}", "UNKNOWN_LIMIT"
+            )
+        before: Any = getattr(base, name)
+        if before is None:  # this kind of variant is not held to that limit
+            continue
+        looser = value < before if name.startswith("min_") else value > before
+        note = (f"{name} {before:g} → {value:g}",) if looser else ()
+        base = replace(base, **{name: value, "loosened": (*base.loosened, *note)})  # type: ignore[arg-type]
+    return base

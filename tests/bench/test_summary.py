@@ -1,0 +1,115 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deploykit.bench import summary
+from deploykit.bench.plan import Subject
+from deploykit.bench.series import Block, Measured, Missing, Series
+from deploykit.results import from_data, to_data
+from deploykit.session import CPU, SessionSettings
+
+NAMES = ("eager", "onnx", "onnx-fp16")
+
+
+def subject(name, batches=(1,)):
+    feeds = dict.fromkeys(batches, Path("feeds"))
+    return Subject(name, "toy", Path(name), SessionSettings(threads=2), ("x",), ("y",), feeds, 100)
+
+
+def series(name, launch, ns, batch=1, steady=True, repeats=1, rss=1000, **more):
+    blocks = (Block(np.array(ns, np.int64), repeats), Block(np.array(ns, np.int64), repeats))
+    return Series(name, batch, launch, blocks, 5.0 + launch, 2.0, rss, steady, CPU, 2, **more)
+
+
+def launches(name, factor, count=10, **more):
+    random = np.random.default_rng(len(name))
+    return [series(name, k, (factor * random.normal(1e5, 500, 60)).astype(int), **more) for k in range(count)]
+
+
+def test_a_row_in_full():
+    (row,) = summary.rows([subject("onnx")], Measured(tuple(launches("onnx", 1.0))))
+    assert (row.name, row.provider, row.batch, row.threads, row.verdict, row.reason) == (
+        "onnx", CPU, 1, 2, "measured", "",
+    )  # fmt: skip
+    assert row.median_ns == pytest.approx(1e5, rel=0.01)
+    assert row.median_ci_ns[0] <= row.median_ns <= row.median_ci_ns[1]
+    assert row.median_ci_level == pytest.approx(0.978515625)
+    assert (row.calls, row.launches) == (1200, 10)
+    assert row.throughput_per_s == pytest.approx(1e4, rel=0.01)
+    assert (row.load_ms, row.first_call_ms, row.peak_rss_bytes, row.file_bytes) == (9.5, 2.0, 1000, 100)
+    assert row.median_ns < row.p90_ns < row.p99_ns
+    assert (row.h2d_ns, row.compute_ns, row.d2h_ns) == (None, None, None)
+    assert from_data(type(row), to_data(row)) == row
+
+
+def test_what_cannot_be_had_says_why():
+    found = Measured((series("onnx", 0, [700, 710, 720], repeats=7, rss=None),))
+    (row,) = summary.rows([subject("onnx")], found)
+    assert row.median_ns == pytest.approx(710 / 7)
+    assert row.median_ci_ns is row.median_ci_level is row.p90_ns is row.p99_ns is row.peak_rss_bytes is None
+    assert row.median_ci_ns_reason
+    assert "7 to a reading" in row.p90_ns_reason
+    assert row.calls == 42
+
+
+def test_phases_are_medians():
+    phases = np.array([[1, 10, 3], [2, 20, 3], [3, 30, 9]], np.int64)
+    (row,) = summary.rows([subject("onnx")], Measured((series("onnx", 0, [5, 6], phases=phases),)))
+    assert (row.h2d_ns, row.compute_ns, row.d2h_ns) == (2, 20, 3)
+
+
+def test_one_restless_launch_is_a_note_and_most_are_a_verdict():
+    steady, restless = launches("onnx", 1, 3), launches("onnx", 1, 3, steady=False)
+    (row,) = summary.rows([subject("onnx")], Measured((*steady[:2], restless[2])))
+    assert (row.verdict, row.reason) == ("measured", "the warm-up did not settle in 1 of 3 launches")
+    (row,) = summary.rows([subject("onnx")], Measured((steady[0], *restless[1:])))
+    assert row.verdict == "not_steady"
+
+
+def test_rows_go_batch_by_batch_and_name_what_is_missing():
+    found = Measured((series("eager", 0, [5]),), (Missing("onnx", 8, 0, "RUN_ERROR", "no", 4),))
+    table = summary.rows([subject("eager", (1, 8)), subject("onnx", (8,))], found)
+    assert [(row.name, row.batch, row.reason) for row in table] == [
+        ("eager", 1, ""), ("eager", 8, "nothing was measured"), ("onnx", 8, "RUN_ERROR: no"),
+    ]  # fmt: skip
+
+
+def test_comparisons_with_eager():
+    found = Measured((*launches("eager", 1), *launches("onnx", 0.5), *launches("onnx-fp16", 1.001)))
+    first, second = summary.comparisons([subject(name) for name in NAMES], found)
+    assert (first.base, first.candidate, first.batch, first.verdict) == ("eager", "onnx", 1, "faster")
+    assert first.ratio == pytest.approx(0.5, rel=0.01)
+    assert first.ci[0] <= first.ratio <= first.ci[1]
+    assert first.ci_level == pytest.approx(0.951171875)
+    assert second.verdict == "indistinguishable"
+
+
+def test_the_base_line_is_the_first_that_was_measured():
+    found = Measured((*launches("onnx", 1), *launches("onnx-fp16", 2)))
+    names = ("eager", "onnx-fp16", "onnx")
+    assert [(one.base, one.candidate, one.verdict) for one in summary.comparisons([*map(subject, names)], found)] == [
+        ("onnx", "eager", "not_measured"),
+        ("onnx", "onnx-fp16", "slower"),
+    ]
+    only = Measured(tuple(launches("mine", 1)))
+    assert [one.base for one in summary.comparisons([subject("eager"), subject("mine")], only)] == ["mine"]
+    assert summary.comparisons([subject("eager")], Measured(())) == []
+
+
+def test_launches_are_paired():
+    drift = [1.0, 3.0, 9.0, 2.0, 5.0, 4.0]  # each launch has its own speed; within one, b takes 10 % longer
+    both = [series(name, k, [int(f * d * 1e6)]) for k, d in enumerate(drift) for name, f in (("a", 1), ("b", 1.1))]
+    found = summary.compare(Measured((*both, series("a", 6, [1]))), "a", "b", 1)
+    assert found.verdict == "slower"
+    assert found.ratio == pytest.approx(1.1)
+
+
+def test_one_launch_compares_without_limits():
+    found = summary.compare(Measured((series("a", 0, [10]), series("b", 0, [90]))), "a", "b", 1)
+    assert (found.ratio, found.ci, found.ci_level, found.verdict) == (
+        pytest.approx(9.0),
+        None,
+        None,
+        "indistinguishable",
+    )
