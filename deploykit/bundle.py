@@ -10,10 +10,10 @@ import json
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -140,6 +140,10 @@ class Bundle:
         """
         hint = "restore the bundle from its origin, or export it again"
         records = {record.path: record for record in self.manifest.files}
+        for path in [self.path / REPORTS, *(self.path / REPORTS).rglob("*")]:
+            if path.is_symlink():
+                relative = path.relative_to(self.path).as_posix()
+                raise RefusedError(f"{self.path.name}/{relative}", "is a link", "remove it", "TAMPERED")
         found = dict(_walk(self.path))
         for path in sorted(set(records) ^ set(found)):
             what = "is missing" if path in records else "is not in the manifest"
@@ -189,25 +193,32 @@ class Bundle:
 
     def write_report(self, name: str, text: str) -> Path:
         """Write `reports/name` beside the digested files, whole or not at all."""
-        path = self.path / REPORTS / name
-        try:
-            path.parent.mkdir(exist_ok=True)
-            partial = path.with_name(f".{name}.partial")
-            partial.write_text(text, encoding="utf-8")
-            return partial.replace(path)
-        except OSError as error:
-            raise from_os_error(error, f"{self.path.name}/{REPORTS}/{name}") from error
+        return self._put(name, lambda stream: stream.write(text.encode()))
 
     def write_report_file(self, name: str, source: Path) -> None:
         """Copy `source` to `reports/name`, whole or not at all."""
+
+        def copy(stream: BinaryIO) -> None:
+            with source.open("rb") as content:
+                shutil.copyfileobj(content, stream)
+
+        self._put(name, copy)
+
+    def _put(self, name: str, fill: Callable[[BinaryIO], object]) -> Path:
+        """Whoever made the bundle may have laid links here: none is followed."""
         path = self.path / REPORTS / name
+        subject = f"{self.path.name}/{REPORTS}/{name}"
         try:
             path.parent.mkdir(exist_ok=True)
+            if path.parent.is_symlink():
+                raise RefusedError(subject, "its folder is a link", "copy the bundle with plain cp -r", "TAMPERED")
             partial = path.with_name(f".{name}.partial")
-            shutil.copyfile(source, partial)
-            partial.replace(path)
+            partial.unlink(missing_ok=True)
+            with partial.open("xb") as stream:
+                fill(stream)
+            return partial.replace(path)
         except OSError as error:
-            raise from_os_error(error, f"{self.path.name}/{REPORTS}/{name}") from error
+            raise from_os_error(error, subject) from error
 
 
 def digest_of(path: Path) -> str:
@@ -243,6 +254,8 @@ def _read_manifest(path: Path) -> bytes:
             str(path), "this directory is no bundle", "make one with: deploykit export -o BUNDLE", "NOT_A_BUNDLE"
         )
     try:
+        if manifest.is_symlink():
+            raise RefusedError(str(manifest), "is a link", "copy the bundle with plain cp -r", "TAMPERED")
         if manifest.lstat().st_size > MAX_MANIFEST:
             raise RefusedError(str(manifest), f"is larger than {MAX_MANIFEST} bytes", "export the bundle again")
         return manifest.read_bytes()

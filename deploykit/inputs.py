@@ -31,7 +31,7 @@ CALIBRATION = 64
 BATCHES = (1, 2, 3, 7, 64)
 """Batch sizes tried: one, two, odd ones, and one that is larger than any vector register."""
 
-MAX_ELEMENTS = 1 << 22
+MAX_ELEMENTS = 1 << 21
 """Largest input of one case, in elements: bounds time and memory the same way on every machine."""
 
 Gate = Literal["full", "pattern"]
@@ -275,10 +275,12 @@ def _draw(
     kind = np.dtype(spec.dtype).kind
     if kind == "b":
         return generator.random(shape) < 0.5
+    drawn: NDArray[Any]
     if kind in "iu":
         low, high = (int(example.min()), int(example.max())) if example.size else (0, 1)
-        return generator.integers(low, high, size=shape, endpoint=True).astype(spec.dtype)
-    drawn: NDArray[Any] = generator.standard_normal(shape)
+        drawn = generator.integers(low, high, size=shape, endpoint=True, dtype=np.int64)
+        return drawn.astype(spec.dtype)
+    drawn = generator.standard_normal(shape)
     if kind == "c":
         drawn = drawn + 1j * generator.standard_normal(shape)
     return drawn.astype(spec.dtype)

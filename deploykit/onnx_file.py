@@ -54,19 +54,19 @@ def strip(message: Any) -> None:
                 strip(child)
 
 
-def save(model: onnx.ModelProto, target: Path, external_over: int = EXTERNAL_OVER) -> None:
+def save(model: onnx.ModelProto, target: Path, external_over: int | None = None) -> None:
     """Strip `model` and write it to `target`; equal models give equal bytes.
 
     Args:
         model: stripped in place, and emptied of large tensors where they go beside it.
         target: the file; more than `external_over` bytes of weights go to `<target>.data`, named relatively.
-        external_over: bytes.
+        external_over: bytes; None is `EXTERNAL_OVER`.
     """
     strip(model)
     beside = target.with_name(target.name + ".data")
     # onnx appends to a data file that is there already
     beside.unlink(missing_ok=True)
-    if weight_bytes(model) > external_over:
+    if weight_bytes(model) > (EXTERNAL_OVER if external_over is None else external_over):
         from onnx import external_data_helper as external
 
         with warnings.catch_warnings():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import glob
 import os
 import shutil
 import tempfile
@@ -34,14 +35,15 @@ def staging(target: Path, *, force: bool) -> Iterator[Path]:
         StorageError: LOCKED, another run is writing the same bundle; or the place cannot be written.
     """
     check_target(target, force=force)
-    parent = target.absolute().parent
+    place = _place(target)
+    parent, name = place.parent, place.name
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(parent / f".{target.name}.lock", timeout=0)
+        _make_parent(parent, target)
+        lock = FileLock(parent / f".{name}.lock", timeout=0)
         with lock:
-            for orphan in parent.glob(f".{target.name}.staging-*"):  # we hold the lock: whoever made it is gone
+            for orphan in parent.glob(f"{glob.escape(f'.{name}.staging-')}*"):  # we hold the lock: its maker is gone
                 shutil.rmtree(orphan, ignore_errors=True)
-            stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.staging-", dir=parent))
+            stage = Path(tempfile.mkdtemp(prefix=f".{name}.staging-", dir=parent))
             try:
                 yield stage
             finally:
@@ -53,10 +55,36 @@ def staging(target: Path, *, force: bool) -> Iterator[Path]:
         raise from_os_error(error, str(target)) from error
 
 
+def _place(target: Path) -> Path:
+    """The absolute path without `.` and `..`: its last part is the name of the bundle."""
+    return Path(os.path.abspath(target))  # noqa: PTH100 - resolve() would follow links
+
+
+def _make_parent(parent: Path, target: Path) -> None:
+    """Make the directory that the bundle goes into, and find out whether it takes files: a lock cannot say so.
+
+    Raises:
+        UsageError: NOT_FOUND, a file is where a directory should be.
+        StorageError: nothing can be made there.
+    """
+    hint = "choose another path with -o"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(str(target), "a file is where a directory should be", hint, "NOT_FOUND") from error
+    except FileNotFoundError as error:  # the kernel's answer in /proc
+        raise StorageError(str(target), "nothing can be made there", hint, "READ_ONLY") from error
+
+
 def check_target(target: Path, *, force: bool) -> None:
     """Refuse early to write where something is, unless `force` is set and it is a bundle."""
     if not target.exists() and not target.is_symlink():
         return
+    if Path.cwd().is_relative_to(target.resolve()):
+        hint = "run the command elsewhere, or choose another path with -o"
+        raise UsageError(str(target), "the working directory cannot be replaced", hint, "EXISTS")
     if target.is_symlink() or not (target / MANIFEST).is_file():
         if target.is_dir() and not target.is_symlink() and not any(target.iterdir()):
             return
@@ -72,19 +100,22 @@ def check_target(target: Path, *, force: bool) -> None:
 
 def publish(stage: Path, manifest: Manifest, target: Path) -> Bundle:
     """Record the digests of everything in `stage`, write the manifest, sync, and swap it in as `target`."""
+    place = _place(target)
     try:
         complete = manifest.model_copy(update={"files": record_files(stage)})
         text = complete.to_json().encode()
+        mask = os.umask(0)
+        os.umask(mask)
         for path in [*stage.rglob("*"), stage]:
+            path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)  # mkdtemp and safetensors keep theirs private
             _sync(path)
         with (stage / MANIFEST).open("xb") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
-        stage.chmod(0o755)
         _sync(stage)
-        _swap(stage, target)
-        _sync(target.absolute().parent)
+        _swap(stage, place)
+        _sync(place.parent)
     except OSError as error:
         raise from_os_error(error, str(target)) from error
     remember(sha256(text).hexdigest())

@@ -157,16 +157,18 @@ def _check_dims(program: torch.export.ExportedProgram, signature: Signature) -> 
         for name, size in zip(spec.shape, shape, strict=True):
             if isinstance(name, int):
                 continue
-            if isinstance(size, int):
-                raise dim_fixed(name, f"exporting fixed it to {size} in input {spec.name}")
             symbol = str(size)
+            # a specialised dim can still be a SymInt, of a constant
+            if symbol.isdecimal():
+                raise dim_fixed(name, f"exporting fixed it to {symbol} in input {spec.name}")
             other = next((n for n, s in found.items() if s == symbol and n != name), None)
             if other is not None:
                 raise dim_fixed(name, f"exporting made it equal to {other}")
             found[name] = symbol
             bounds = program.range_constraints.get(size.node.expr)
-            if bounds is not None and (bounds.lower > promised[name].min or bounds.upper < promised[name].max):
-                narrowed[name] = f"{bounds.lower}..{bounds.upper}"
+            # an inferred lower end of 2 is torch's way to say "not specialised"; 1 runs as well
+            if bounds is not None and (bounds.lower > max(2, promised[name].min) or bounds.upper < promised[name].max):
+                narrowed[name] = f"{bounds.lower} to {bounds.upper}"
     return narrowed
 
 

@@ -28,7 +28,7 @@ from deploykit.session import CPU, SessionSettings
 from deploykit.signature import Feeds
 from deploykit.verify import compare
 from deploykit.verify.budget import budget_for
-from deploykit.verify.judge import IN_DISTRIBUTION, Judge, signal_scale
+from deploykit.verify.judge import IN_DISTRIBUTION, Judge, noise_scale, signal_scale
 
 INPUT_SETS = 4
 """Sets of inputs in rotation, so that no call finds the last one's data in the nearest cache only."""
@@ -171,7 +171,8 @@ class _Bench:
         order = [spec.name for spec in manifest.signature.outputs]
         case = replace(case, expected=compare.ordered(case.expected, order))
         scale = signal_scale(self.bundle.case(record) for record in self.judged)
-        judge = Judge(scale, budget_for(precision, self.request.provider), None)
+        noise = noise_scale(self.bundle.case(record) for record in self.judged)
+        judge = Judge(scale, budget_for(precision, self.request.provider), None, relative_noise=noise)
         judge.add(case, outputs)
         return judge.divergence or ""
 

@@ -7,7 +7,7 @@ from typing import Any
 from deploykit import plan, registry
 from deploykit.environment import fingerprint
 from deploykit.errors import DeploykitError
-from deploykit.isolation import Worker
+from deploykit.isolation import Pool, Worker
 
 STEP_SECONDS = 120.0
 
@@ -24,7 +24,8 @@ def examine() -> dict[str, Any]:
         or (reasons["exporters"].get(variant.base) if variant.base else None)
         for variant in plan.known().values()
     }
-    runtimes = {name: _providers(name) for name in registry.names("runtimes")}
+    with Pool() as pool:
+        runtimes = {name: _providers(pool, name) for name in registry.names("runtimes")}
     return {"environment": fingerprint(), "variants": variants, "runtimes": runtimes, "sources": reasons["sources"]}
 
 
@@ -33,11 +34,11 @@ def _reason(worker: Worker, kind: str, name: str) -> str | None:
     return answer
 
 
-def _providers(name: str) -> dict[str, Any]:
-    """In a child of its own: a provider that crashes while loading must not take the others along."""
+def _providers(pool: Pool, name: str) -> dict[str, Any]:
+    """In a child of its stack: a provider that crashes while loading takes nobody else along."""
     try:
-        with Worker() as worker:
-            answer: dict[str, Any] = worker.call("facts:runtime", name=name, timeout_s=STEP_SECONDS)
+        worker = pool.worker(registry.load("runtimes", name).stack)
+        answer: dict[str, Any] = worker.call("facts:runtime", name=name, timeout_s=STEP_SECONDS)
     except DeploykitError as error:
         return {"unavailable": error.message, "providers": []}
     return answer

@@ -21,7 +21,15 @@ from deploykit.results import EXIT_OF, VariantReport, VariantVerdict, VerifyRepo
 from deploykit.session import CPU, SessionSettings
 from deploykit.verify import compare
 from deploykit.verify.budget import budget_for
-from deploykit.verify.judge import IN_DISTRIBUTION, Failure, Judge, classifier_output, conclude, signal_scale
+from deploykit.verify.judge import (
+    IN_DISTRIBUTION,
+    Failure,
+    Judge,
+    classifier_output,
+    conclude,
+    noise_scale,
+    signal_scale,
+)
 
 ANSWER_SECONDS = 600.0
 """Wall time for one variant to answer all cases."""
@@ -100,6 +108,7 @@ class _Gate:
         self.cases = self.bundle.manifest.reference.cases
         judged = [record for record in self.cases if record.input_class in IN_DISTRIBUTION]
         self.scale = signal_scale(self.bundle.case(record) for record in judged)
+        self.noise = noise_scale(self.bundle.case(record) for record in judged)
         self.classifier = classifier_output(self.bundle.case(judged[0])) if judged else None
         self.trusted = self.request.trust_code or made_here(self.bundle)
 
@@ -123,7 +132,7 @@ class _Gate:
         budget = budget_for(record.precision, self.request.provider, self.request.limits)
         with tempfile.TemporaryDirectory(prefix="deploykit-") as answers:
             answer = self._answer(record, artifact, pool, Path(answers))
-            judge = Judge(self.scale, budget, self.classifier)
+            judge = Judge(self.scale, budget, self.classifier, relative_noise=self.noise)
             for case, outputs in self._answered(answer, Path(answers)):
                 judge.add(case, outputs)
         report = conclude(record.name, answer["provider"], judge)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from deploykit.results import BenchRow, Choice, Comparison, Recommendation, VariantReport
+from deploykit.units import duration, times
 
 Compare: TypeAlias = Callable[[str, str], Comparison]
 """(base, candidate) to their comparison at the batch in question."""
@@ -138,18 +139,10 @@ def _ratio(found: Comparison) -> str:
 
 
 def _speed(row: BenchRow, against: Comparison | None) -> str:
-    """`median 7.1 us, 2.6x faster than eager`."""
-    said = f"median {_duration(row.median_ns or 0.0)}"
+    """`median 7.1 µs, 2.6× faster than eager`."""
+    said = f"median {duration(row.median_ns or 0.0)}"
     if against is None or against.ratio is None:
         return said
     if against.verdict == "indistinguishable":
         return f"{said}, indistinguishable from {BASE_LINE}"
-    factor = max(against.ratio, 1 / against.ratio)
-    return f"{said}, {factor:.{1 if factor >= 2 else 2}f}x {against.verdict} than {BASE_LINE}"
-
-
-def _duration(ns: float) -> str:
-    for unit, size in (("s", 1e9), ("ms", 1e6), ("us", 1e3)):
-        if ns >= size:
-            return f"{ns / size:.3g} {unit}"
-    return f"{ns:.3g} ns"
+    return f"{said}, {times(max(against.ratio, 1 / against.ratio))} {against.verdict} than {BASE_LINE}"

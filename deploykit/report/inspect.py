@@ -6,7 +6,7 @@ from typing import Any
 
 from deploykit.bundle import Bundle, VariantRecord
 from deploykit.errors import escape
-from deploykit.report.rows import size
+from deploykit.units import size
 
 
 def render_manifest(bundle: Bundle) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from deploykit.errors import escape
-from deploykit.results import BenchReport, BenchRow, Check, VariantReport, VerifyReport
+from deploykit.results import BenchReport, BenchRow, Check, Comparison, VariantReport, VerifyReport
+from deploykit.units import duration, size, times
 
 VERIFY_HEAD = ("variant", "verdict", "tightest check", "value", "limit", "head-room", "reason")
 BENCH_HEAD = (
@@ -51,7 +52,11 @@ def tightest(variant: VariantReport) -> Check | None:
         for check in variant.checks:
             if check.verdict == verdict:
                 return check
-    limited = [check for check in variant.checks if check.limit and check.value is not None and check.verdict != "warn"]
+    limited = [
+        check
+        for check in variant.checks
+        if check.limit and check.value is not None and check.verdict == "pass" and check.input_class != "task"
+    ]
     return min(limited, key=_nearness, default=None)
 
 
@@ -79,13 +84,16 @@ def findings(variant: VariantReport) -> list[str]:
 
 
 def task_lines(report: VerifyReport) -> list[str]:
-    """The accuracy line of each variant that has one."""
-    return [
-        f"{variant.name}: {check.reason}; drop ≤ {(check.value or 0.0):.2%} (95 %), limit {(check.limit or 0.0):.2%}"
-        for variant in report.variants
-        for check in variant.checks
-        if check.id == "top1-drop" and check.verdict != "inconclusive"
-    ]
+    """What became of the decisions, variants with the same line together."""
+    found: dict[str, list[str]] = {}
+    for variant in report.variants:
+        for check in variant.checks:
+            if check.id == "top1-agreement":
+                found.setdefault(f"top-1: {check.reason}", []).append(variant.name)
+            if check.id == "top1-drop" and check.verdict != "inconclusive":
+                bound = f"drop at most {check.value or 0.0:.2%} (95 %), limit {check.limit or 0.0:.2%}"
+                found.setdefault(f"top-1: {check.reason}; {bound}", []).append(variant.name)
+    return [f"{line} ({', '.join(names)})" for line, names in found.items()]
 
 
 def bench_rows(report: BenchReport) -> list[tuple[str, ...]]:
@@ -99,8 +107,16 @@ def bench_rows(report: BenchReport) -> list[tuple[str, ...]]:
             )
             continue
         found = ratios.get((row.name, row.batch))
-        rows.append((*_bench_row(row), f"{found.ratio:.2f}× {found.verdict}" if found and found.ratio else "base"))
+        rows.append((*_bench_row(row), _against(found)))
     return rows
+
+
+def _against(found: Comparison | None) -> str:
+    if found is None or not found.ratio:
+        return "base"
+    if found.verdict == "indistinguishable":
+        return "the same"
+    return f"{times(max(found.ratio, 1 / found.ratio))} {found.verdict}"
 
 
 def _bench_row(row: BenchRow) -> tuple[str, ...]:
@@ -122,13 +138,21 @@ def _bench_row(row: BenchRow) -> tuple[str, ...]:
 
 
 def bench_notes(report: BenchReport) -> list[str]:
-    """Lines under the table: what was refused and why, each once."""
+    """Lines under the table: what was refused and why, each reason once."""
     notes: dict[str, list[str]] = {}
     for row in report.variants:
-        reasons = {"p90": row.p90_ns_reason, "p99": row.p99_ns_reason, "interval": row.median_ci_ns_reason}
-        for what, reason in reasons.items():
-            if reason and row.verdict != "not_measured":
-                notes.setdefault(f"no {what}: {reason}", []).append(row.name)
+        if row.verdict == "not_measured":
+            continue
+        refused: dict[str, list[str]] = {}
+        for what, reason in (
+            ("p90", row.p90_ns_reason),
+            ("p99", row.p99_ns_reason),
+            ("interval", row.median_ci_ns_reason),
+        ):
+            if reason:
+                refused.setdefault(reason, []).append(what)
+        for reason, what_all in refused.items():
+            notes.setdefault(f"no {' and '.join(what_all)}: {reason}", []).append(row.name)
         if row.verdict == "not_steady":
             notes.setdefault(f"* not steady: {row.reason}", []).append(row.name)
     return [f"{escape(text)} ({', '.join(dict.fromkeys(names))})" for text, names in notes.items()]
@@ -145,24 +169,3 @@ def headroom(check: Check) -> str:
     if room is None:
         return "-"
     return f"{room:.1f} dB" if check.metric.endswith("_db") else f"{room:.1f}×"
-
-
-def duration(nanoseconds: float | None) -> str:
-    """Three significant digits in ns, µs, ms or s."""
-    if nanoseconds is None:
-        return "-"
-    for unit, scale in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
-        if nanoseconds >= scale:
-            return (
-                f"{nanoseconds / scale:.3g} {unit}"
-                if nanoseconds < 1000 * scale
-                else f"{nanoseconds / scale:.0f} {unit}"
-            )
-    return f"{nanoseconds:.0f} ns"
-
-
-def size(count: int | None) -> str:
-    """Bytes in MB (10⁶), or kB below one."""
-    if count is None:
-        return "-"
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"

@@ -11,7 +11,7 @@ from rich.table import Table
 from deploykit.report import rows
 from deploykit.results import BenchReport, Recommendation, VerifyReport
 
-WIDTH = 150
+WIDTH = 140
 """Columns of the rendered table; a log has no terminal to ask."""
 
 

@@ -11,21 +11,20 @@ from deploykit.errors import WorkError, from_os_error
 _SOURCE = re.compile(r"\S*/\S+\.(?:cc|cpp|cu|h|hpp):\d+:?\s*(?:onnxruntime::)?(?:[\w:~<>]+\([^)]*\)(?: const)?)?\s*")
 _PREFIX = re.compile(r"\[ONNXRuntimeError\] : \d+ : (\w+) : ")
 _LOAD_FROM = re.compile(r"Load model from \S+ failed:\s*")
+_SCRIPT_TRACE = "Traceback of TorchScript"
+_ADVICE = re.compile(r" This is an internal miniz error\..*")
 _FOLDERS = re.compile(r"(?<![\w.])/(?:[^\s/:\"']+/)+(?=[^\s/:\"']+)")
 
 
 def clean(text: str) -> str:
     """`text` on one line: without source locations, and with files by their name only."""
+    if _SCRIPT_TRACE in text:
+        # what failed stands below the traceback through TorchScript's own code
+        text = text.strip().splitlines()[-1]
     text = _PREFIX.sub(r"\1: ", " ".join(text.split()))
-    return _FOLDERS.sub("", _LOAD_FROM.sub("", _SOURCE.sub("", text))).strip()
-
-
-def last_line(text: str) -> str:
-    """The last line of a TorchScript message: what failed, after the traceback through its own code."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if lines and "Traceback of TorchScript" in text:
-        return lines[-1]
-    return lines[0] if lines else ""
+    for noise in (_LOAD_FROM, _SOURCE, _FOLDERS, _ADVICE):
+        text = noise.sub("", text)
+    return text.strip()
 
 
 def subject_of(artifact: Path) -> str:
@@ -41,13 +40,13 @@ def check_there(artifact: Path) -> None:
 
 def load_error(artifact: Path, error: BaseException) -> WorkError:
     """The file is there and the engine will not open it."""
-    message = f"cannot be opened: {clean(last_line(str(error))) or type(error).__name__}"
+    message = f"cannot be opened: {clean(str(error)) or type(error).__name__}"
     return WorkError(subject_of(artifact), message, "make it again with deploykit export", "LOAD_ERROR")
 
 
 def run_error(artifact: Path, error: BaseException) -> WorkError:
     """The session is open and the call failed."""
-    message = clean(last_line(str(error))) or type(error).__name__
+    message = clean(str(error)) or type(error).__name__
     return WorkError(subject_of(artifact), message, "check names, dtypes and shapes of the inputs", "RUN_ERROR")
 
 

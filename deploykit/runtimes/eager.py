@@ -1,4 +1,4 @@
-"""The eager module itself, the base line of bench; its artifact is a JSON file that names the source and the weights."""
+"""The eager module itself, the base line of bench; its artifact is a JSON file naming the source and the weights."""
 
 from __future__ import annotations
 

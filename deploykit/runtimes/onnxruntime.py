@@ -72,7 +72,9 @@ class Runtime:
 
         _errors.check_there(artifact)
         session, reason = None, "this onnxruntime is built without it"
-        if settings.provider in ort.get_available_providers() and settings.provider != _REMOTE:
+        if settings.provider == _REMOTE:
+            reason = "it has no kernels, it calls a web service"
+        elif settings.provider in ort.get_available_providers():
             session, reason = _create(ort, artifact, settings)
         got = session.get_providers()[0] if session is not None else CPU
         if session is None or got != settings.provider:

@@ -6,6 +6,7 @@ import os
 import pickle
 import pickletools
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -109,7 +110,9 @@ def _read_state_dict(file: Path, head: bytes) -> dict[str, Tensor]:
     if zipped and _is_torchscript(file):
         raise _untrusted(str(file), "it is a TorchScript program, not a checkpoint")
     try:
-        stored = torch.load(file, map_location="cpu", weights_only=True)
+        # given a path, torch goes by the file's extension; its warning is of pickle protocols, which are judged below
+        with file.open("rb") as stream, warnings.catch_warnings(action="ignore"):
+            stored = torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if zipped or _is_pickle(file):
             raise _untrusted(str(file), f"it holds more than tensors ({_named_global(error)})") from error

@@ -64,7 +64,7 @@ class Transform:
     def _quantize(self, source: Path, folder: Path, calibration: Sequence[Feeds]) -> None:
         from onnxruntime import quantization as q
 
-        large = onnx_file.weight_bytes(onnx_file.load(source)) > onnx_file.EXTERNAL_OVER
+        large, source = _whole(source, folder)
         # symbolic shape inference imports torch, costs 4 s and found nothing more on the models tried
         q.quant_pre_process(
             source, folder / "prepared.onnx", skip_symbolic_shape=True, save_as_external_data=large,
@@ -83,6 +83,16 @@ class Transform:
             use_external_data_format=large,
             extra_options={"OpTypesToExcludeOutputQuantization": list(self.float_outputs)},
         )
+
+
+def _whole(source: Path, folder: Path) -> tuple[bool, Path]:
+    """Whether the weights need external data, and the model as a file of the kind that pre-processing can read."""
+    model = onnx_file.load(source)
+    if onnx_file.weight_bytes(model) > onnx_file.EXTERNAL_OVER:
+        return True, source
+    # it loses the way to external data that is there without need
+    onnx_file.save(model, folder / "whole.onnx")
+    return False, folder / "whole.onnx"
 
 
 def _reader(calibration: Sequence[Feeds]) -> Any:

@@ -6,6 +6,7 @@ is and needs no tuning per model: healthy fp32 artifacts measure 0.9 to 2. Reduc
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -97,16 +98,18 @@ def budget_for(precision: str, provider: str, changes: dict[str, float] | None =
 
 
 def _changed(base: Budget, changes: dict[str, float]) -> Budget:
-    known = [f.name for f in fields(Budget) if f.name.startswith(("max_", "min_", "warn_")) and f.name != "small"]
+    known = [f.name for f in fields(Budget) if f.name.startswith(("max_", "min_", "warn_"))]
     for name, value in changes.items():
         if name not in known:
             raise UsageError(
                 f"--set budget.{name}", "there is no such limit", f"one of {', '.join(known)}", "UNKNOWN_LIMIT"
             )
+        if math.isnan(value):
+            raise UsageError(f"--set budget.{name}", "nan is no limit", "give a number", "BAD_LIMIT")
         before: Any = getattr(base, name)
         if before is None:  # this kind of variant is not held to that limit
             continue
-        looser = value < before if name.startswith("min_") else value > before
+        looser = value < before if name.startswith("min_") or name.endswith("_db") else value > before
         note = (f"{name} {before:g} → {value:g}",) if looser else ()
         base = replace(base, **{name: value, "loosened": (*base.loosened, *note)})  # type: ignore[arg-type]
-    return base
+    return replace(base, reason=f"{base.reason} (loosened: {', '.join(base.loosened)})") if base.loosened else base

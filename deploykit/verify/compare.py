@@ -81,9 +81,8 @@ def spoiled_rows(expected: Array, actual: Array) -> int:
     """Rows that eager keeps finite and the variant does not."""
     if expected.dtype.kind not in "fc" or expected.ndim == 0:
         return 0
-    clean = np.isfinite(expected).reshape(len(expected), -1).all(axis=1)
-    bad = ~np.isfinite(actual).reshape(len(actual), -1).all(axis=1)
-    return int((clean & bad).sum())
+    within = tuple(range(1, expected.ndim))
+    return int((np.isfinite(expected).all(axis=within) & ~np.isfinite(actual).all(axis=within)).sum())
 
 
 def exact(name: str, expected: Array, actual: Array) -> Mismatch | None:
@@ -117,13 +116,14 @@ def rms(array: Array) -> float:
 def centred_rms(array: Array, rows: int | None) -> float:
     """RMS of what depends on the input: the batch mean is taken off first (the overall mean where there is no batch).
 
-    A network with a large constant part would hide a drowned signal behind a good plain SQNR.
+    A network with a large constant part would hide a drowned signal behind a good plain SQNR. Elements that are not
+    finite count neither in a mean nor in the RMS.
     """
-    if not array.size:
-        return 0.0
     per_row = rows is not None and rows > 1 and array.shape[:1] == (rows,)
-    mean = array.mean(axis=0, keepdims=True) if per_row else array.mean()
-    return rms(array - mean)
+    axis, finite = (0 if per_row else None), np.isfinite(array)
+    wide = np.where(finite, array, 0).astype(np.complex128 if array.dtype.kind == "c" else np.float64)
+    mean = wide.sum(axis, keepdims=True) / np.maximum(finite.sum(axis, keepdims=True), 1)
+    return rms((wide - mean)[finite])
 
 
 def sqnr_db(signal: float, error: float) -> float:
@@ -133,13 +133,18 @@ def sqnr_db(signal: float, error: float) -> float:
     return float(20.0 * np.log10(signal / error)) if signal > 0.0 else float("-inf")
 
 
+def distance(expected: Array, actual: Array) -> Array:
+    """Absolute difference of each element, in float64; 0 where both are the same infinity or both NaN."""
+    wide = np.complex128 if expected.dtype.kind == "c" else np.float64
+    same = (expected == actual) | (np.isnan(expected) & np.isnan(actual))
+    with np.errstate(invalid="ignore"):  # what is left of inf - inf has other signs, or is no number anyway
+        found: Array = np.where(same, 0.0, np.abs(actual.astype(wide) - expected.astype(wide)))
+    return found
+
+
 def worst(expected: Array, actual: Array) -> tuple[tuple[int, ...], float]:
-    """Index and size of the largest absolute difference; NaN counts as largest."""
-    difference = (
-        np.abs(actual.astype(np.float64) - expected.astype(np.float64))
-        if expected.dtype.kind != "c"
-        else np.abs(actual - expected)
-    )
+    """Index and size of the largest absolute difference; NaN counts as largest, the same infinity as none."""
+    difference = distance(expected, actual)
     flat = int(np.argmax(np.where(np.isnan(difference), np.inf, difference)))
     index = tuple(int(i) for i in np.unravel_index(flat, expected.shape))
     return index, float(difference[index])

@@ -40,10 +40,10 @@ def reasons(choices):
 def test_the_fastest_wins():
     found = decide(SPEEDS)
     assert found.variant == "onnx"
-    assert found.reason == "median 7.1 us, 2.6x faster than eager"
+    assert found.reason == "median 7.1 µs, 2.6× faster than eager"
     assert [choice.variant for choice in found.ranking] == ["onnx", "torchscript", "torch-export"]
-    assert reasons(found.ranking)["torch-export"] == "median 40 us, 2.2x slower than eager"
-    assert reasons(found.rejected) == {"eager": "median 18.5 us: the base line, not an artifact"}
+    assert reasons(found.ranking)["torch-export"] == "median 40 µs, 2.2× slower than eager"
+    assert reasons(found.rejected) == {"eager": "median 18.5 µs: the base line, not an artifact"}
 
 
 def test_quantized_and_not_faster():
@@ -57,7 +57,7 @@ def test_quantized_and_not_faster():
         "quantized but not faster than onnx (ratio 1.27 [1.24, 1.30]): not recommended"
     )
     assert told["onnx-fp16"].startswith("less precise but not faster than onnx (ratio 1.01")
-    assert told["onnx-int8-static"] == "median 5 us"
+    assert told["onnx-int8-static"] == "median 5 µs"
 
 
 def test_indistinguishable_takes_the_simpler():
@@ -102,7 +102,7 @@ def test_eager_is_taken_only_when_nothing_else_is_left():
     failed = {"onnx": VariantReport("onnx", "fail", CPU, code="NAN")}
     found = decide(speeds, failed)
     assert found.variant == "eager"
-    assert found.reason == "no variant qualifies, what is left is the base line: median 5 us"
+    assert found.reason == "no variant qualifies, what is left is the base line: median 5 µs"
     assert [choice.variant for choice in found.rejected] == ["onnx"]
 
 

@@ -1,0 +1,254 @@
+"""The user's own code as a source: what it may return, and how its mistakes are told."""
+
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from deploykit.errors import DeploykitError, UsageError, WorkError
+from deploykit.model import SourceSpec
+from deploykit.signature import Dim
+from deploykit.sources._weights import save_weights
+from deploykit.sources.python import Source
+
+TWO_INPUTS = Path(__file__).parent.parent / "fixtures" / "two_inputs.py"
+
+HEAD = """
+import torch
+from torch import nn
+
+class Add(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Linear(3, 3)
+        self.drop = nn.Dropout()
+    def forward(self, a, b, shift=None):
+        return self.scale(self.drop(a)) + b
+"""
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    """Write `body` behind HEAD into a file, and load `build` (or `name`) from it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def loader(body, name="build", **options):
+        (tmp_path / "user.py").write_text(HEAD + textwrap.dedent(body))
+        return Source().load(SourceSpec.parse(f"python:user.py:{name}", **options))
+
+    return loader
+
+
+def returning(value):
+    return f"def build():\n    return {value}\n"
+
+
+def test_two_inputs_fixture():
+    first, again, other = (Source().load(SourceSpec.parse(f"python:{TWO_INPUTS}:build", seed=s)) for s in (1, 1, 2))
+    assert [str(spec) for spec in first.signature.inputs] == ["left:float32[N,32]", "right:float32[N,16]"]
+    assert first.signature.dims == (Dim("N"),)
+    assert {name: array.shape for name, array in first.example.items()} == {"left": (2, 32), "right": (2, 16)}
+    assert torch.equal(first.module.scores.weight, again.module.scores.weight)
+    assert not torch.equal(first.module.scores.weight, other.module.scores.weight)
+    assert "train_mode" not in first.notes
+    with torch.no_grad():
+        outputs = first.module(torch.randn(512, 32), torch.randn(512, 16))
+    assert [tuple(output.shape) for output in outputs] == [(512, 8), (512, 1)]
+    assert all(0.5 < float(output.std()) < 2 for output in outputs)
+
+
+def test_module_form_finds_the_current_directory_and_leaves_the_path_alone(tmp_path, monkeypatch):
+    package = tmp_path / "zoo_for_test"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "sizes.py").write_text("WIDTH = 5")
+    (package / "nets.py").write_text(
+        "from torch import nn\nfrom zoo_for_test.sizes import WIDTH\n"
+        "class Nets:\n    @staticmethod\n    def build():\n        import torch\n"
+        "        from zoo_for_test import sizes\n        return nn.Linear(WIDTH, 1), torch.zeros(1, sizes.WIDTH)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    path = list(sys.path)
+    loaded = Source().load(SourceSpec.parse("python:zoo_for_test.nets:Nets.build"))
+    assert str(loaded.signature.inputs[0]) == "input:float32[N,5]"
+    assert sys.path == path
+
+
+def test_file_form_finds_its_neighbours_and_hides_nobody(tmp_path):
+    (tmp_path / "neighbour_for_test.py").write_text("WIDTH = 4")
+    (tmp_path / "json.py").write_text(
+        "import torch\nfrom neighbour_for_test import WIDTH\n"
+        "class Net(torch.nn.Linear):\n    pass\n"
+        "def build():\n    return Net(WIDTH, 1), torch.zeros(1, WIDTH)\n"
+    )
+    loaded = Source().load(SourceSpec.parse(f"python:{tmp_path}/json.py:build"))
+    import json
+
+    assert hasattr(json, "loads")
+    assert getattr(sys.modules[type(loaded.module).__module__], "Net") is type(loaded.module)  # noqa: B009 (reads as meant)
+
+
+@pytest.mark.parametrize(
+    ("examples", "inputs"),
+    [
+        ("(torch.ones(4, 3), torch.zeros(4, 3))", ["a:float32[N,3]", "b:float32[N,3]"]),
+        ("[torch.ones(4, 3), torch.zeros(1, 3)]", ["a:float32[4,3]", "b:float32[1,3]"]),
+        ("(torch.ones(4, 3), torch.tensor(1))", ["a:float32[4,3]", "b:int64[]"]),
+        ("{'b': torch.zeros(1, 3), 'a': torch.ones(1, 3)}", ["a:float32[N,3]", "b:float32[N,3]"]),
+    ],
+    ids=["tuple", "static", "scalar", "dict"],
+)
+def test_signature_from_examples(load, examples, inputs):
+    loaded = load(returning(f"Add(), {examples}"))
+    assert [str(spec) for spec in loaded.signature.inputs] == inputs
+    assert list(loaded.example) == ["a", "b"]
+    rows = 2 if loaded.signature.dims else 4
+    assert loaded.example["a"].shape == (rows, 3)
+    assert (loaded.example["a"] == 1).all()
+    with torch.no_grad():
+        assert loaded.module(*map(torch.from_numpy, loaded.example.values())).shape == (rows, 3)
+
+
+def test_example_rows_are_the_users_rows(load):
+    body = returning("nn.Linear(3, 3), torch.arange(15.0).view(5, 3).requires_grad_()")
+    assert np.array_equal(load(body).example["input"], np.arange(6.0, dtype=np.float32).reshape(2, 3))
+
+
+def test_inputs_from_the_command_line(load):
+    texts = ("b:float32[N,H,3]", "a:float32[N,H,3]")
+    first, again, other = (load(returning("Add()"), inputs=texts, seed=seed) for seed in (1, 1, 2))
+    assert [spec.name for spec in first.signature.inputs] == ["a", "b"]
+    assert first.signature.dims == (Dim("N"), Dim("H"))
+    assert first.example["a"].shape == (2, 32, 3)
+    assert np.array_equal(first.example["a"], again.example["a"])
+    assert not np.array_equal(first.example["a"], other.example["a"])
+    assert not np.array_equal(first.example["a"], first.example["b"])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fits"),
+    [
+        ("int64", lambda a: set(np.unique(a)) == {0, 1}),
+        ("uint8", lambda a: set(np.unique(a)) == {0, 1}),
+        ("bool", lambda a: set(np.unique(a)) == {False, True}),
+        ("float16", lambda a: abs(a.astype(np.float32).std() - 1) < 0.2),
+        ("complex64", lambda a: abs(a.imag.std() - 1) < 0.2 and abs(a.real.std() - 1) < 0.2),
+    ],
+)
+def test_drawn_values_suit_their_dtype(load, dtype, fits):
+    array = load(returning("nn.Identity()"), inputs=(f"input:{dtype}[N,100]",)).example["input"]
+    assert (array.dtype.name, array.shape) == (dtype, (2, 100))
+    assert fits(array)
+
+
+def test_train_mode_is_noted_and_left(load):
+    loaded = load(returning("Add(), (torch.ones(2, 3), torch.ones(2, 3))"))
+    assert loaded.notes["train_mode"] == "was in train mode; switched to eval"
+    assert not any(part.training for part in loaded.module.modules())
+    partly = (
+        "def build():\n    m = Add().eval()\n    m.drop.train()\n    return m, (torch.ones(2, 3), torch.ones(2, 3))\n"
+    )
+    assert "train_mode" in load(partly).notes
+
+
+def test_class_and_instance_as_callable(load):
+    text = ("input:float32[N,3]",)
+    assert type(load("class Net(nn.Identity):\n    pass\n", "Net", inputs=text).module).__name__ == "Net"
+    assert isinstance(load("net = nn.Linear(3, 2)\n", "net", inputs=text).module, torch.nn.Linear)
+
+
+def test_checkpoint(load, tmp_path):
+    torch.manual_seed(77)
+    trained = torch.nn.Linear(3, 2)
+    save_weights(trained, tmp_path / "weights")
+    loaded = load(returning("nn.Linear(3, 2), torch.ones(1, 3)"), checkpoint=str(tmp_path / "weights"))
+    assert torch.equal(loaded.module.weight, trained.weight)
+    assert loaded.notes["weights"] == "checkpoint"
+
+
+PAIR = "(torch.ones(2, 3), torch.ones(2, 3))"
+
+
+@pytest.mark.parametrize(
+    ("value", "inputs", "code", "words"),
+    [
+        ("Add()", (), "NO_INPUTS", r"add --input NAME:DTYPE\[dims\] for NAME in a, b"),
+        ("Add()", ("a:float32[N,3]", "c:float32[N,3]"), "INPUT_NAMES", "forward takes a, b, shift; given were a, c"),
+        ("Add()", ("a:float32[N,3]",), "INPUT_NAMES", "given were a;"),
+        ("Add()", ("a:float32[N,3]", "a:float32[N,3]"), "INPUT_NAMES", "twice"),
+        ("Add(), (torch.ones(1), ) * 4", (), "INPUT_NAMES", "4 example inputs"),
+        ("Add(), {'a': torch.ones(1)}", (), "INPUT_NAMES", "given were a"),
+        ("Add(), torch.ones(1)", (), "INPUT_NAMES", "given were a"),
+        ("Add(), (torch.ones(2, 3), [1, 2, 3])", (), "BAD_EXAMPLE", "input b: the example is a list"),
+        ("Add(), (torch.ones(2, 3), torch.ones(2, 3).bfloat16())", (), "BAD_EXAMPLE", "input b: bfloat16"),
+        ("Add(), (torch.ones(0, 3), torch.ones(0, 3))", (), "BAD_EXAMPLE", "input a: the example is empty"),
+        ("Add(), 'images'", (), "BAD_EXAMPLE", "the example inputs are a str"),
+        ("Add", (), "NOT_A_MODULE", "returned a type"),
+        ("(1, 2, 3)", (), "NOT_A_MODULE", "a tuple of int, int, int"),
+        ("None", (), "NOT_A_MODULE", "returned a NoneType"),
+    ],
+)
+def test_what_cannot_be_used_is_a_usage_error(load, value, inputs, code, words):
+    with pytest.raises(UsageError, match=rf"error\[{code}\].*{words}"):
+        load(returning(value), inputs=inputs)
+
+
+@pytest.mark.parametrize("parameters", ["self, *, a", "self, *tensors", "self, **named", "self"])
+def test_forward_without_names_is_refused(load, parameters):
+    body = f"class Net(nn.Module):\n    def forward({parameters}):\n        return None\n" + returning(f"Net(), {PAIR}")
+    with pytest.raises(UsageError, match=r"FORWARD_SIGNATURE.*wrap it"):
+        load(body)
+
+
+@pytest.mark.parametrize(
+    ("target", "code"),
+    [
+        ("missing.py:build", "NOT_FOUND"),
+        ("no_such_package_here:build", "NOT_FOUND"),
+        ("torch.no_such_module:build", "NOT_FOUND"),
+        ("torch.nn:no_such_layer", "UNKNOWN_CALLABLE"),
+        ("torch:__version__", "UNKNOWN_CALLABLE"),
+        ("torch.nn", "BAD_SOURCE"),
+        ("torch.nn:", "BAD_SOURCE"),
+        ("", "BAD_SOURCE"),
+    ],
+)
+def test_targets_that_do_not_exist(target, code):
+    with pytest.raises(UsageError) as refused:
+        Source().load(SourceSpec.parse(f"python:{target}"))
+    assert refused.value.code == code
+
+
+def test_callables_on_offer_are_named(load):
+    with pytest.raises(UsageError, match=r"UNKNOWN_CALLABLE.*has no bild.*Add, build"):
+        load(returning("Add()"), name="bild")
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("def build():\n    return nn.Linear(3)\n", r"TypeError: .*out_features.* \(user\.py:13\)"),
+        ("def build():\n    torch.zeros(2) @ torch.zeros(3)\n", r"RuntimeError: .* \(user\.py:13\)"),
+        ("1 / 0\n", r"ZeroDivisionError: division by zero \(user\.py:12\)"),
+        ("def build(:\n", r"SyntaxError: .* \(user\.py:12\)"),
+        ("import no_such_package_here\n", r"ModuleNotFoundError: .* \(user\.py:12\)"),
+        ("def build():\n    raise SystemExit(3)\n", r"SystemExit: 3 \(user\.py:13\)"),
+        ("def build(size):\n    return Add()\n", r"TypeError: .*size"),
+    ],
+    ids=["call", "operator", "import time", "syntax", "its own import", "exit", "arguments"],
+)
+def test_the_users_error_is_told_with_its_place(load, tmp_path, body, words):
+    with pytest.raises(WorkError, match=rf"error\[SOURCE_ERROR\].*{words}") as failed:
+        load(body)
+    assert str(tmp_path) not in str(failed.value)
+
+
+def test_a_module_that_fails_to_import_another_is_the_users_error(tmp_path, monkeypatch):
+    (tmp_path / "broken_for_test.py").write_text("import no_such_package_here\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DeploykitError, match=r"SOURCE_ERROR.*\(broken_for_test\.py:1\)"):
+        Source().load(SourceSpec.parse("python:broken_for_test:build"))

@@ -1,0 +1,78 @@
+"""Transforms where they differ: fp16's blocked operators, nothing to quantize, external data, no samples."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from deploykit import onnx_file, registry
+from deploykit.errors import WorkError
+from deploykit.exporters.onnx import Exporter
+from deploykit.runtimes.onnxruntime import Runtime
+from deploykit.session import SessionSettings
+from deploykit.transforms.fp16 import Transform
+
+
+def run(path, feeds):
+    return next(iter(Runtime().open(path, (), SessionSettings()).run(feeds).values()))
+
+
+@pytest.fixture
+def exponential(tmp_path):
+    """x @ W, then exp: with x = 1 the answer is exp(12), which float16 cannot hold."""
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 4]) for name in ("x", "y")]
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"], name="product"), helper.make_node("Exp", ["h"], ["y"], name="exp")]  # fmt: skip
+    weight = numpy_helper.from_array(np.full((4, 4), 3, np.float32), "w")
+    graph = helper.make_graph(nodes, "g", value[:1], value[1:], [weight])
+    onnx.save(helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)]), tmp_path / "m.onnx")
+    return tmp_path / "m.onnx"
+
+
+def test_a_blocked_operator_keeps_float32_up_to_the_output(exponential, tmp_path):
+    feeds = {"x": np.ones((2, 4), np.float32)}
+    Transform(op_block_list=("Exp",)).apply(exponential, tmp_path / "kept.onnx", [])
+    kept = run(tmp_path / "kept.onnx", feeds)
+    assert np.allclose(kept, np.exp(12), rtol=1e-5)
+    # control: not blocked, it overflows
+    Transform(op_block_list=()).apply(exponential, tmp_path / "half.onnx", [])
+    model = onnx_file.load(tmp_path / "half.onnx")
+    assert {t.data_type for t in model.graph.initializer} == {TensorProto.FLOAT16}
+    assert np.isinf(run(tmp_path / "half.onnx", feeds)).all()
+
+
+def test_log_probabilities_are_no_float16_values(small_models, tmp_path):
+    Exporter().export(small_models.model("mlp"), tmp_path / "m.onnx")
+    Transform().apply(tmp_path / "m.onnx", tmp_path / "h.onnx", [])
+    feeds = {"image": np.random.default_rng(0).random((7, 784), np.float32)}
+    answer = run(tmp_path / "h.onnx", feeds)
+    assert not np.array_equal(answer, answer.astype(np.float16).astype(np.float32))
+
+
+@pytest.mark.parametrize("name", ["int8-dynamic", "int8-static"])
+def test_nothing_to_quantize(name, small_models, tmp_path):
+    Exporter().export(small_models.model("no-weights"), tmp_path / "m.onnx")
+    with pytest.raises(WorkError) as caught:
+        registry.load("transforms", name)().apply(tmp_path / "m.onnx", tmp_path / "q.onnx", [{"x": np.ones((2, 6), np.float32)}])  # fmt: skip
+    assert caught.value.code == "VARIANT_NOT_APPLIED"
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_static_without_samples(tmp_path):
+    with pytest.raises(WorkError) as caught:
+        registry.load("transforms", "int8-static")().apply(tmp_path / "m.onnx", tmp_path / "q.onnx", [])
+    assert caught.value.code == "NO_CALIBRATION"
+
+
+@pytest.mark.parametrize("name", ["fp16", "int8-dynamic", "int8-static"])
+@pytest.mark.parametrize("limit", [1000, onnx_file.EXTERNAL_OVER])
+def test_external_data_in_and_out(name, limit, small_models, tmp_path, monkeypatch):
+    Exporter(external_data_threshold=1000).export(small_models.model("mlp"), tmp_path / "m.onnx")
+    monkeypatch.setattr(onnx_file, "EXTERNAL_OVER", limit)
+    (tmp_path / "out").mkdir()
+    feeds = {"image": np.random.default_rng(0).random((4, 784), np.float32)}
+    registry.load("transforms", name)().apply(tmp_path / "m.onnx", tmp_path / "out" / "q.onnx", [feeds])
+    wanted = {"q.onnx", "q.onnx.data"} if limit == 1000 else {"q.onnx"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == wanted
+    assert np.abs(run(tmp_path / "out" / "q.onnx", feeds) - small_models.expected("mlp", feeds)["output"]).max() < 0.05
