@@ -24,13 +24,15 @@ def main() -> NoReturn:
 
 
 def _run(arguments: list[str]) -> int:
-    from deploykit.cli import app
-
     debug = "--debug" in arguments
     try:
+        from deploykit.cli import app
+
         code = app.group.main(args=arguments, prog_name="deploykit", standalone_mode=False)
     except DeploykitError as error:
         return _tell(error, debug)
+    except click.exceptions.NoArgsIsHelpError:
+        return _tell(UsageError("deploykit", "no command is named", "deploykit --help"), debug)
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "deploykit"
         return _tell(UsageError(where, error.format_message().rstrip("."), f"{where} --help"), debug)
@@ -39,9 +41,9 @@ def _run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         print("error[INTERRUPTED]: deploykit: stopped; hint: nothing half-written was left behind", file=sys.stderr)
         return _die_of(_received)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader went away; so do we, quietly
-        return 0
+    except (BrokenPipeError, SystemExit):  # the reader went away, which click answers with exit 1: a gate's "no"
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _die_of(signal.SIGPIPE)
     except OSError as error:
         return _tell(from_os_error(error, error.filename or "deploykit"), debug)
     except Exception as error:  # noqa: BLE001 - the last edge: a bug, said as such

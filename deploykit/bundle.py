@@ -140,9 +140,9 @@ class Bundle:
         """
         hint = "restore the bundle from its origin, or export it again"
         records = {record.path: record for record in self.manifest.files}
-        for path in [self.path / REPORTS, *(self.path / REPORTS).rglob("*")]:
-            if path.is_symlink():
-                relative = path.relative_to(self.path).as_posix()
+        for report in [self.path / REPORTS, *(self.path / REPORTS).rglob("*")]:
+            if report.is_symlink():
+                relative = report.relative_to(self.path).as_posix()
                 raise RefusedError(f"{self.path.name}/{relative}", "is a link", "remove it", "TAMPERED")
         found = dict(_walk(self.path))
         for path in sorted(set(records) ^ set(found)):

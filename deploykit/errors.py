@@ -105,7 +105,7 @@ def from_os_error(error: OSError, subject: str) -> DeploykitError:
     """The deploykit error for a failed file operation on `subject`."""
     if isinstance(error, FileNotFoundError):
         return UsageError(subject, "no such file or directory", "check the path", "NOT_FOUND")
-    if isinstance(error, IsADirectoryError | NotADirectoryError):
+    if isinstance(error, IsADirectoryError | NotADirectoryError) or error.errno in {errno.ENAMETOOLONG, errno.ELOOP}:
         return UsageError(subject, (error.strerror or "wrong kind of path").lower(), "check the path", "NOT_FOUND")
     code, message, hint = _STORAGE.get(
         error.errno or 0, ("STORAGE", (error.strerror or str(error)).lower(), "check the file system")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def _in_archive(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, EOFError, struct.error) as error:
         raise RefusedError(str(path), f"a broken zip archive: {error}", hint) from error
     names = [entry.filename for entry in entries]
     if len(entries) > MAX_ENTRIES or len(set(names)) != len(names):
@@ -50,6 +51,10 @@ def _in_archive(path: Path) -> str:
             raise RefusedError(str(path), f"an archive entry points outside: {entry.filename}", hint)
         if entry.compress_type != zipfile.ZIP_STORED:
             raise RefusedError(str(path), "a compressed archive entry, which torch never writes", hint)
+        if entry.file_size != entry.compress_size:
+            raise RefusedError(str(path), "an archive entry with two sizes", hint)
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise RefusedError(str(path), "archive entries that lie over each other", hint)
     tails = {name.partition("/")[2] for name in names}
     if "constants.pkl" in tails and any(tail.startswith("code/") for tail in tails):
         return "torchscript"

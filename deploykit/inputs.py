@@ -273,16 +273,16 @@ def _draw(
 ) -> NDArray[Any]:
     shape = spec.concrete(sizes)
     kind = np.dtype(spec.dtype).kind
-    if kind == "b":
-        return generator.random(shape) < 0.5
     drawn: NDArray[Any]
-    if kind in "iu":
+    if kind == "b":
+        drawn = generator.random(shape) < 0.5
+    elif kind in "iu":
         low, high = (int(example.min()), int(example.max())) if example.size else (0, 1)
         drawn = generator.integers(low, high, size=shape, endpoint=True, dtype=np.int64)
-        return drawn.astype(spec.dtype)
-    drawn = generator.standard_normal(shape)
-    if kind == "c":
-        drawn = drawn + 1j * generator.standard_normal(shape)
+    elif kind == "c":
+        drawn = generator.standard_normal(shape) + 1j * generator.standard_normal(shape)
+    else:
+        drawn = generator.standard_normal(shape)
     return drawn.astype(spec.dtype)
 
 
@@ -291,7 +291,8 @@ def _uniform(array: NDArray[Any], generator: np.random.Generator) -> NDArray[Any
     if array.dtype.kind != "f" or array.ndim == 0:
         return generator.permutation(array) if array.ndim else array
     low, high = array.min(axis=0, keepdims=True), array.max(axis=0, keepdims=True)
-    return (low + (high - low) * generator.random(array.shape)).astype(array.dtype)
+    drawn: NDArray[Any] = low + (high - low) * generator.random(array.shape)
+    return drawn.astype(array.dtype)
 
 
 def _ramp(array: NDArray[Any]) -> NDArray[Any]:

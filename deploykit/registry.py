@@ -45,7 +45,8 @@ def load(kind: str, name: str) -> Any:
 
 def _is_own(kind: str, name: str) -> bool:
     file = name.replace("-", "_")
-    return file.isidentifier() and file not in _NOT_PLUGINS and (Path(__file__).parent / kind / f"{file}.py").is_file()
+    named = file.isidentifier() and not file.startswith("_") and file not in _NOT_PLUGINS
+    return named and (Path(__file__).parent / kind / f"{file}.py").is_file()
 
 
 @cache

@@ -17,6 +17,13 @@ def duration(nanoseconds: float | None) -> str:
     return f"{nanoseconds:.3g} ns"
 
 
+def span_of(low: float, high: float) -> str:
+    """Two durations, in nanoseconds, in the unit of the larger one: `9.08, 15.2 µs`."""
+    first, (last, unit) = duration(low), duration(high).split()
+    scale = {"s": 1e9, "ms": 1e6, "µs": 1e3, "ns": 1.0}[unit]
+    return f"{first.split()[0] if first.endswith(f' {unit}') else f'{low / scale:.3g}'}, {last} {unit}"
+
+
 def size(count: int | None) -> str:
     """Bytes in MB (10⁶), or kB below one; `-` for what could not be had."""
     if count is None:

@@ -34,7 +34,7 @@ WEIGHT = np.random.default_rng(7).standard_normal((5, 3))
 
 
 def linear(x: np.ndarray, dtype: type = np.float64) -> np.ndarray:
-    """The little model of the pure tests: x @ W, computed in `dtype`, with the non-finite pattern of real arithmetic."""
+    """The little model of the pure tests: x @ W, in `dtype`, with the non-finite pattern of real arithmetic."""
     with np.errstate(all="ignore"):
         return (x.astype(dtype) @ WEIGHT.astype(dtype)).astype(dtype)
 

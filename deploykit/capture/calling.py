@@ -53,7 +53,7 @@ def _name(path: tuple[Any, ...]) -> str:
         return "output"
     parts = [_key(step) for step in path]
     text = "_".join(f"output_{part}" if index == 0 and part.isdecimal() else part for index, part in enumerate(parts))
-    return "".join(c if c.isalnum() or c == "_" else "_" for c in text)
+    return "".join(c if c.isalnum() or c == "_" else "_" for c in text) or "output"
 
 
 def _key(step: Any) -> str:

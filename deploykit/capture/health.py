@@ -67,7 +67,7 @@ def _call_unchanged(model: LoadedModel) -> Feeds:
         with torch.no_grad():
             model.module(*inputs.values())
         for name, tensor in inputs.items():
-            if not _same(model.example[name], tensor.numpy()):
+            if not np.array_equal(model.example[name], tensor.numpy(), equal_nan=True):
                 hint = "work on a copy: x = x + 1 instead of x += 1"
                 raise WorkError(f"input {name}", "forward changes it in place", hint, "INPUT_MUTATED")
     return arrays(call(model.module, model.example))
@@ -85,5 +85,6 @@ def _same(expected: np.ndarray, actual: np.ndarray) -> bool:
         return False
     if expected.dtype.kind not in "fc":
         return bool(np.array_equal(expected, actual))
-    scale = float(np.sqrt(np.mean(np.abs(expected[np.isfinite(expected)]) ** 2))) if expected.size else 0.0
+    finite = np.abs(expected[np.isfinite(expected)]).astype(np.float64)
+    scale = float(np.sqrt(np.mean(finite**2))) if finite.size else 0.0
     return bool(np.allclose(expected, actual, rtol=0.0, atol=REPEAT_TOLERANCE * scale, equal_nan=True))

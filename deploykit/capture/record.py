@@ -20,8 +20,12 @@ from deploykit.signature import Feeds, Signature, TensorSpec
 SINGLE_ROWS = 32
 """Rows evaluated one by one for the noise: enough for an RMSE, cheap for a large model."""
 
-HALF_ROWS = 2
-"""Rows evaluated in half precision, which CPUs emulate: a second per image for a ResNet-18."""
+HALF_ELEMENTS = 1 << 19
+"""Input elements evaluated in half precision, which CPUs emulate: a second per image for a ResNet-18."""
+
+
+SAME64 = 2.0**-36
+"""Two float64 evaluations of one sample differ by less than this share of the output: summation order is 2⁻⁵⁰ or so."""
 
 
 class Recorder:
@@ -41,15 +45,12 @@ class Recorder:
         """The finished case.
 
         Raises:
-            WorkError: NAN_REFERENCE, eager itself answers a finite in-distribution input with NaN or infinity.
+            WorkError: NAN_REFERENCE, eager itself answers a finite in-distribution input with NaN.
         """
         expected = arrays(call(self._module, inputs.inputs))
         if inputs.input_class in {"real", "in range"}:
             _check_finite(expected, inputs.id)
-        expected64: Feeds = {}
-        if self._double is not None and inputs.gate == "full":
-            answered = arrays(call(self._double, inputs.inputs, torch.float64))
-            expected64 = {name: array for name, array in answered.items() if array.dtype.kind == "f"}
+        expected64 = self._exact(inputs.inputs) if inputs.gate == "full" else {}
         noise = self._noise(inputs, expected, expected64) if expected64 else {}
         return Case(
             inputs.id,
@@ -64,38 +65,54 @@ class Recorder:
             inputs.labels,
         )
 
+    def _exact(self, feeds: Feeds) -> Feeds:
+        """The float outputs in float64; empty where the module cannot run so."""
+        if self._double is None:
+            return {}
+        answered = arrays(call(self._double, feeds, torch.float64))
+        return {name: array for name, array in answered.items() if array.dtype.kind == "f"}
+
     def _noise(self, inputs: CaseInputs, expected: Feeds, expected64: Feeds) -> dict[str, Noise]:
         with _one_thread():
             single_thread = arrays(call(self._module, inputs.inputs))
-        evaluations = [expected, single_thread, *self._one_by_one(inputs)]
-        half = self._in_half(inputs)
+        evaluations = [expected, single_thread, *self._one_by_one(inputs, expected64)]
+        half, half_exact = self._in_half(inputs)
         noise = {}
         for name, exact in expected64.items():
             values = [_rmse(answer[name], exact) for answer in evaluations]
             finite = [value for value in values if value is not None]
-            own_half = _rmse(half[name].astype(np.float64), exact) if name in half else None
+            own_half = _rmse(half[name], half_exact[name]) if name in half else None
             noise[name] = Noise(max(finite, default=None), own_half)
         return noise
 
-    def _in_half(self, inputs: CaseInputs) -> Feeds:
-        """Eager half over the first rows; empty where it cannot, or for other sizes of what was measured already."""
+    def _in_half(self, inputs: CaseInputs) -> tuple[Feeds, Feeds]:
+        """Eager half and float64 on the first rows; empty where it cannot, or for mere sizes."""
         if self._half is None or inputs.input_class == "shapes":
-            return {}
-        head = {name: array[:HALF_ROWS] for name, array in inputs.inputs.items()} if inputs.rows else inputs.inputs
-        return arrays(call(self._half, head, torch.float16))
+            return {}, {}
+        per_row = sum(array[:1].size for array in inputs.inputs.values() if array.ndim)
+        count = max(1, HALF_ELEMENTS // max(1, per_row))
+        head = _rows(inputs.inputs, slice(0, count)) if inputs.rows else inputs.inputs
+        return arrays(call(self._half, head, torch.float16)), self._exact(head)
 
-    def _one_by_one(self, inputs: CaseInputs) -> list[Feeds]:
-        """Eager one sample at a time over the first rows; empty without a batch dim, or when outputs lack it."""
-        if inputs.rows is None or inputs.rows < 2:
+    def _one_by_one(self, inputs: CaseInputs, expected64: Feeds) -> list[Feeds]:
+        """Eager one sample at a time over the first rows; empty where a sample alone is another question."""
+        if inputs.rows is None or inputs.rows < 2 or not self._independent(inputs, expected64):
             return []
         rows = min(inputs.rows, SINGLE_ROWS)
-        singles = [
-            arrays(call(self._module, {name: array[i : i + 1] for name, array in inputs.inputs.items()}))
-            for i in range(rows)
-        ]
-        if any(array.shape[:1] != (1,) for array in singles[0].values()):
-            return []
-        return [{name: np.concatenate([one[name] for one in singles]) for name in singles[0]}]
+        singles = [arrays(call(self._module, _rows(inputs.inputs, slice(i, i + 1)))) for i in range(rows)]
+        return [{name: np.concatenate([one[name] for one in singles]) for name in expected64}]
+
+    def _independent(self, inputs: CaseInputs, expected64: Feeds) -> bool:
+        """Whether the first and the last sample get the same float64 answer alone as in their batch."""
+        for row in (0, (inputs.rows or 1) - 1):
+            alone = self._exact(_rows(inputs.inputs, slice(row, row + 1)))
+            for name, batched in expected64.items():
+                if batched.shape[:1] != (inputs.rows,) or alone[name].shape != (1, *batched.shape[1:]):
+                    return False
+                level = float(np.abs(batched).max(initial=0.0, where=np.isfinite(batched)))
+                if not np.allclose(alone[name][0], batched[row], rtol=0.0, atol=SAME64 * level, equal_nan=True):
+                    return False
+        return True
 
 
 def with_outputs(model: LoadedModel) -> Signature:
@@ -124,10 +141,11 @@ def with_outputs(model: LoadedModel) -> Signature:
             raise WorkError(
                 "signature", message, f"declare a fixed size instead of {dim.name}", "DIM_REFUSED"
             ) from error
-        for shape, (_, tensor) in zip(shapes, second, strict=True):
+        for shape, (name, tensor) in zip(shapes, second, strict=True):
             for axis, size in enumerate(tensor.shape):
                 if shape[axis] != size and isinstance(shape[axis], int):
-                    shape[axis] = dim.name if size == grown[dim.name] else f"{dim.name}_{axis}"
+                    follows = shape[axis] == sizes[dim.name] and size == grown[dim.name]
+                    shape[axis] = dim.name if follows else f"{dim.name}_{name}_{axis}"
     outputs = tuple(
         TensorSpec(name, str(tensor.dtype).removeprefix("torch."), tuple(shape))
         for (name, tensor), shape in zip(first, shapes, strict=True)
@@ -145,6 +163,10 @@ def _converted(model: LoadedModel, dtype: torch.dtype) -> torch.nn.Module | None
         return None
     clean = all(tensor.dtype == dtype for _, tensor in outputs if tensor.dtype in floats)
     return module if clean else None
+
+
+def _rows(feeds: Feeds, rows: slice) -> Feeds:
+    return {name: array[rows] for name, array in feeds.items()}
 
 
 def _resized(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -14,7 +14,7 @@ from deploykit.cli import options
 @click.argument("bundle", type=Path)
 @click.option("--variants", metavar="LIST", help="Comma-separated names. [default: all of the bundle]")
 @click.option("--source", metavar="SOURCE", help="Builds eager where the bundle does not say it (python:...).")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the order of measurement.")
+@click.option("--seed", type=options.SEED, default=0, show_default=True, help="Of the order of measurement.")
 @click.option("--trust-code", is_flag=True, help="Run TorchScript and .pt2 files that were made elsewhere.")
 @options.measuring_options
 @options.common

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from deploykit.pipeline.export import ExportRequest
     from deploykit.pipeline.train import TrainRequest
 
+SEED = click.IntRange(0, 2**32 - 1)
+"""What torch, numpy and scikit-learn all take."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -34,7 +39,7 @@ def common(function: F) -> F:
 def source_options(function: F) -> F:
     """SOURCE and what belongs to it."""
     for decorate in (
-        click.option("--seed", type=int, default=0, show_default=True, help="Seeds weights, training and inputs."),
+        click.option("--seed", type=SEED, default=0, show_default=True, help="Seeds weights, training and inputs."),
         click.option("--variants", default="core", show_default=True, help="core, all, or a comma-separated list."),
         click.option("--samples", type=Path, metavar="FILE.npz", help="Real inputs; 'labels' where there are any."),
         click.option(
@@ -84,9 +89,15 @@ def measuring_options(function: F) -> F:
 
 
 def train_request(given: dict[str, Any]) -> TrainRequest:
-    """The training options as a request."""
+    """The training options as a request.
+
+    Raises:
+        UsageError: the learning rate is no number.
+    """
     from deploykit.pipeline.train import TrainRequest
 
+    if given["lr"] is not None and not math.isfinite(given["lr"]):
+        raise UsageError(f"--lr {given['lr']}", "not a finite number", "for example --lr 0.01", "BAD_LR")
     return TrainRequest(
         given["data"],
         given["data_root"],
@@ -220,6 +231,22 @@ def emit(result: Any, text: str, json_to: str | None) -> None:
     if json_to is not None:
         write(Path(json_to), to_json(result))
     click.echo(text)
+
+
+def check_place(path: Path) -> None:
+    """Find out before the work, not after it, that `path` could not be written.
+
+    Raises:
+        UsageError: it is a directory, or its directory does not exist.
+        StorageError: nothing can be written there.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a directory")
+        with tempfile.TemporaryFile(dir=path.absolute().parent):
+            pass
+    except OSError as error:
+        raise from_os_error(error, str(path)) from error
 
 
 def write(path: Path, text: str) -> None:

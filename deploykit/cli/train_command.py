@@ -14,7 +14,7 @@ from deploykit.cli import options
 @click.argument("model", default="mlp", type=click.Choice(["mlp"]))
 @click.option("--output", "-o", type=Path, required=True, metavar="CHECKPOINT", help="Where the safetensors file goes.")
 @click.option("--force", is_flag=True, help="Replace the checkpoint that is there.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seeds weights, data split and order.")
+@click.option("--seed", type=options.SEED, default=0, show_default=True, help="Seeds weights, data split and order.")
 @options.training_options
 @options.common
 def command(model: str, output: Path, force: bool, json_to: str | None, quiet: bool, debug: bool, **given: Any) -> int:  # noqa: ARG001
@@ -27,6 +27,7 @@ def command(model: str, output: Path, force: bool, json_to: str | None, quiet: b
 
     if output.exists() and not force:
         raise UsageError(str(output), "a file is there already", "replace it with --force", "EXISTS")
+    options.check_place(output)
     record = train(options.train_request(given), output, None, options.progress_for(quiet=quiet))
     if record["rank"] == 0:
         options.emit(record, f"{record['summary']}\ncheckpoint: {output}", json_to)

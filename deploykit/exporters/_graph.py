@@ -46,12 +46,14 @@ def untouched(module: torch.nn.Module) -> Iterator[None]:
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]), _quiet():
             yield
-            for buffer, value in values:
-                buffer.copy_(value)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
         for owner, attributes in state:
             _restore(owner, attributes)
+        with torch.no_grad():
+            # also after a failure: the next exporter works on the same module
+            for buffer, value in values:
+                buffer.copy_(value)
         for parameter, wanted in grads:
             parameter.requires_grad_(wanted)
 

@@ -65,6 +65,7 @@ def verify(request: VerifyRequest, progress: Progress) -> VerifyReport:
     """
     bundle = Bundle(request.bundle)
     bundle.check()
+    budget_for(request.precision, request.provider, request.limits)  # a wrong limit is no variant's fault: say it once
     chosen = _chosen(bundle, request)
     gate = _Gate(bundle, request, progress)
     progress.stage("verify", len(chosen))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from html import escape as quoted
+from html import escape as as_html
 
+from deploykit.errors import escape
 from deploykit.report import rows
 from deploykit.results import BenchReport, VerifyReport
 
@@ -48,6 +49,11 @@ def _bench(report: BenchReport) -> str:
         return page
     page += f"<h2>Recommended: {quoted(choice.variant or 'nothing')}</h2>\n<p>{quoted(choice.reason)}</p>\n"
     return page + _list([f"{item.variant}: {item.reason}" for item in (*choice.ranking, *choice.rejected)])
+
+
+def quoted(text: str) -> str:
+    """`text` as HTML text, unprintable characters escaped."""
+    return as_html(escape(text))
 
 
 def _table(head: tuple[str, ...], body: list[tuple[str, ...]]) -> str:

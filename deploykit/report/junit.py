@@ -8,11 +8,16 @@ from deploykit.report import rows
 from deploykit.results import Check, VariantReport, VerifyReport
 
 _BAD = {"fail", "inconclusive"}
+_WITHOUT_CHECKS = {
+    "skipped": ("skipped", "skipped"),
+    "fail": ("failure", "failures"),
+    "inconclusive": ("failure", "failures"),
+}
 
 
 def render_verify(report: VerifyReport) -> str:
     """The document, with its XML declaration."""
-    root = ET.Element("testsuites", name=f"deploykit verify {report.bundle}")
+    root = ET.Element("testsuites", name=_clean(f"deploykit verify {report.bundle}"))
     for variant in report.variants:
         root.append(_suite(variant))
     total = [suite.attrib for suite in root]
@@ -23,41 +28,41 @@ def render_verify(report: VerifyReport) -> str:
 
 
 def _suite(variant: VariantReport) -> ET.Element:
-    suite = ET.Element("testsuite", name=variant.name)
-    failures = 0
+    name = _clean(variant.name)
+    suite = ET.Element("testsuite", name=name)
+    counts = {"tests": len(variant.checks), "failures": 0, "errors": 0, "skipped": 0}
     for check in variant.checks:
-        case = ET.SubElement(suite, "testcase", classname=variant.name, name=_title(check))
+        case = ET.SubElement(suite, "testcase", classname=name, name=_title(check))
         if check.verdict in _BAD:
-            failures += 1
-            failure = ET.SubElement(case, "failure", type=check.code, message=_clean(check.reason))
+            counts["failures"] += 1
+            failure = ET.SubElement(case, "failure", type=_clean(check.code), message=_clean(check.reason))
             failure.text = _numbers(check)
+        elif check.verdict == "skipped":
+            counts["skipped"] += 1
+            ET.SubElement(case, "skipped", message=_clean(check.reason))
         else:
             ET.SubElement(case, "system-out").text = _numbers(check)
-    counts = {"tests": len(variant.checks), "failures": failures, "errors": 0, "skipped": 0}
     if not variant.checks:
         counts["tests"] = 1
-        case = ET.SubElement(suite, "testcase", classname=variant.name, name="variant")
-        kind, count = {"skipped": ("skipped", "skipped"), "fail": ("failure", "failures")}.get(
-            variant.verdict, ("error", "errors")
-        )
+        case = ET.SubElement(suite, "testcase", classname=name, name="variant")
+        kind, count = _WITHOUT_CHECKS.get(variant.verdict, ("error", "errors"))
         counts[count] = 1
         element = ET.SubElement(case, kind, message=_clean(variant.reason))
         if kind != "skipped":
-            element.set("type", variant.code)
+            element.set("type", _clean(variant.code))
     for key, value in counts.items():
         suite.set(key, str(value))
     return suite
 
 
 def _title(check: Check) -> str:
-    return " ".join(part for part in (check.id, check.output, check.metric) if part)
+    return _clean(" ".join(part for part in (check.id, check.output, check.metric) if part))
 
 
 def _numbers(check: Check) -> str:
     sign = "≥" if check.at_least else "≤"
-    return (
-        f"{check.metric} {rows.number(check.value)} {sign} {rows.number(check.limit)}, head-room {rows.headroom(check)}"
-    )
+    numbers = f"{rows.number(check.value)} {sign} {rows.number(check.limit)}, head-room {rows.headroom(check)}"
+    return f"{_clean(check.metric)} {numbers}"
 
 
 def _clean(text: str) -> str:

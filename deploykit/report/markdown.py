@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from deploykit.errors import escape
 from deploykit.report import rows
 from deploykit.results import BenchReport, VerifyReport
 
@@ -35,8 +36,8 @@ def _table(head: tuple[str, ...], body: list[tuple[str, ...]]) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    """Text that can neither end its cell nor start markup or HTML."""
-    escaped = text.replace("\\", "\\\\").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    """Text that can neither end its cell or line nor start markup or HTML."""
+    escaped = escape(text).replace("\\", "\\\\").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     for character in "|`*_[]":
         escaped = escaped.replace(character, f"\\{character}")
     return escaped

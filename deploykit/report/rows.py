@@ -6,14 +6,13 @@ import math
 
 from deploykit.errors import escape
 from deploykit.results import BenchReport, BenchRow, Check, Comparison, VariantReport, VerifyReport
-from deploykit.units import duration, size, times
+from deploykit.units import duration, size, span_of, times
 
 VERIFY_HEAD = ("variant", "verdict", "tightest check", "value", "limit", "head-room", "reason")
 BENCH_HEAD = (
     "variant",
     "batch",
-    "median",
-    "interval",
+    "median [interval]",
     "p90",
     "p99",
     "per second",
@@ -55,9 +54,9 @@ def tightest(variant: VariantReport) -> Check | None:
     limited = [
         check
         for check in variant.checks
-        if check.limit and check.value is not None and check.verdict == "pass" and check.input_class != "task"
+        if check.limit and check.value is not None and check.verdict != "skipped" and check.input_class != "task"
     ]
-    return min(limited, key=_nearness, default=None)
+    return min((check for check in limited if _nearness(check) >= 1.0), key=_nearness, default=None)
 
 
 def _nearness(check: Check) -> float:
@@ -120,13 +119,12 @@ def _against(found: Comparison | None) -> str:
 
 
 def _bench_row(row: BenchRow) -> tuple[str, ...]:
-    span = f"{duration(row.median_ci_ns[0])} to {duration(row.median_ci_ns[1])}" if row.median_ci_ns else "-"
+    span = f" [{span_of(*row.median_ci_ns)}]" if row.median_ci_ns else ""
     mark = " *" if row.verdict == "not_steady" else ""
     return (
         row.name,
         str(row.batch),
-        duration(row.median_ns) + mark,
-        span,
+        duration(row.median_ns) + span + mark,
         duration(row.p90_ns),
         duration(row.p99_ns),
         f"{row.throughput_per_s:,.0f}" if row.throughput_per_s else "-",

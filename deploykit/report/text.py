@@ -8,30 +8,31 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from deploykit.errors import escape
 from deploykit.report import rows
 from deploykit.results import BenchReport, Recommendation, VerifyReport
 
-WIDTH = 140
+WIDTH = 150
 """Columns of the rendered table; a log has no terminal to ask."""
 
 
 def render_verify(report: VerifyReport) -> str:
     """The parity table, then what needs a sentence."""
-    lines = [f"parity of {report.bundle} with eager PyTorch: {report.verdict.upper()}"]
+    lines = [escape(f"parity of {report.bundle} with eager PyTorch: {report.verdict.upper()}")]
     lines.append(_table(rows.VERIFY_HEAD, rows.verify_rows(report), right=(3, 4, 5)))
-    lines += [line for variant in report.variants for line in rows.findings(variant)]
-    lines += rows.task_lines(report)
+    lines += [escape(line) for variant in report.variants for line in rows.findings(variant)]
+    lines += [escape(line) for line in rows.task_lines(report)]
     ran = sorted({variant.provider for variant in report.variants if variant.provider})
-    lines.append(f"ran on {', '.join(ran) or 'nothing'} (read back from the sessions)")
+    lines.append(escape(f"ran on {', '.join(ran) or 'nothing'} (read back from the sessions)"))
     return "\n".join(lines)
 
 
 def render_bench(report: BenchReport) -> str:
     """The measured table, its notes, and the recommendation."""
     quick = " (quick: indicative, no gate)" if report.protocol.get("quick") else ""
-    lines = [f"latency of {report.bundle}, host to host{quick}"]
-    lines.append(_table(rows.BENCH_HEAD, rows.bench_rows(report), right=tuple(range(1, 11))))
-    lines += rows.bench_notes(report)
+    lines = [escape(f"latency of {report.bundle}, host to host{quick}")]
+    lines.append(_table(rows.BENCH_HEAD, rows.bench_rows(report), right=tuple(range(1, 10))))
+    lines += [escape(line) for line in rows.bench_notes(report)]
     if report.recommendation is not None:
         lines += ["", render_recommendation(report.recommendation)]
     return "\n".join(lines)
@@ -42,15 +43,16 @@ def render_recommendation(choice: Recommendation) -> str:
     lines = [f"recommended: {choice.variant or 'nothing'}: {choice.reason}"]
     lines += [f"  {index}. {item.variant}: {item.reason}" for index, item in enumerate(choice.ranking, 1)]
     lines += [f"  -  {item.variant}: {item.reason}" for item in choice.rejected]
-    return "\n".join(lines)
+    return "\n".join(escape(line) for line in lines)
 
 
 def _table(head: tuple[str, ...], body: list[tuple[str, ...]], right: tuple[int, ...]) -> str:
     table = Table(box=box.SIMPLE, pad_edge=False)
     for index, title in enumerate(head):
-        table.add_column(title, justify="right" if index in right else "left", overflow="fold")
+        last = index == len(head) - 1  # only the reason may wrap
+        table.add_column(title, justify="right" if index in right else "left", overflow="fold", no_wrap=not last)
     for row in body:
-        table.add_row(*row)
+        table.add_row(*(escape(cell) for cell in row))
     stream = io.StringIO()
     Console(file=stream, width=WIDTH, color_system=None, markup=False, highlight=False, emoji=False).print(table)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines() if line.strip())

@@ -9,6 +9,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,7 +115,7 @@ def _read_state_dict(file: Path, head: bytes) -> dict[str, Tensor]:
         with file.open("rb") as stream, warnings.catch_warnings(action="ignore"):
             stored = torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if zipped or _is_pickle(file):
+        if zipped or _names_code(file):
             raise _untrusted(str(file), f"it holds more than tensors ({_named_global(error)})") from error
         raise _malformed(str(file), "neither safetensors nor a torch state dict") from error
     except OSError:
@@ -146,18 +147,18 @@ def _is_torchscript(file: Path) -> bool:
     return any(name.split("/")[-1] == "constants.pkl" or "/code/" in name for name in names)
 
 
-def _is_pickle(file: Path) -> bool:
-    """Whether the file is a pickle as far as it goes: only its opcodes are read, nothing is run."""
-    names_code = False
+def _names_code(file: Path) -> bool:
+    """Whether the file is a pickle, whole or cut off, that names something to import: only its opcodes are read."""
+    found = ended = False
     with file.open("rb") as stream:
         framed = stream.read(1) == b"\x80"
         stream.seek(0)
-        try:
-            for opcode, _, _ in pickletools.genops(stream):
-                names_code = names_code or opcode.name in {"GLOBAL", "STACK_GLOBAL", "INST"}
-        except ValueError:  # not a pickle, or one that is cut off
-            return framed and names_code
-    return True
+        with suppress(ValueError):  # the end of the file, or no pickle from here on
+            while True:  # torch's old format is several pickles in a row
+                for opcode, _, _ in pickletools.genops(stream):
+                    found = found or opcode.name in {"GLOBAL", "STACK_GLOBAL", "INST"}
+                ended = True
+    return found and (framed or ended)  # a text may begin like a pickle, but has neither its mark nor its end
 
 
 def _check_fit(module: nn.Module, weights: dict[str, Tensor], subject: str) -> None:

@@ -69,7 +69,7 @@ class Transform:
 
 
 def _inferable(model: onnx.ModelProto, large: bool, folder: Path) -> onnx.ModelProto | str:
-    """What the converter can infer types on: a path where the model is too large for memory. Untyped, it casts wrongly."""
+    """What the converter can infer types on, a path where protobuf ends; without types it puts casts wrongly."""
     if not large:
         return model
     onnx_file.save(model, folder / "whole.onnx")

@@ -1,4 +1,4 @@
-"""The files under test are made once per session, twice: by two processes that share neither hash seed nor directory."""
+"""The files under test are made once per session, by two processes that share neither hash seed nor directory."""
 
 from __future__ import annotations
 

@@ -14,7 +14,8 @@ from deploykit.session import CPU, CUDA
 
 ONLY = os.environ.get("CONFORMANCE_ONLY")
 RUNTIMES = [name for name in registry.names("runtimes") if ONLY in {None, name}]
-VARIANTS = [(kind, name) for kind in ("exporters", "transforms") for name in registry.names(kind) if ONLY in {None, name}]  # fmt: skip
+MADE = ("exporters", "transforms")
+VARIANTS = [(kind, name) for kind in MADE for name in registry.names(kind) if ONLY in {None, name}]
 
 LIMITS = {"fp32": 1.05e-5, "fp16": 1.2e-3, "int8-dynamic": 4.2e-2, "int8-static": 5.4e-2}
 """Root mean square error over the deviation of the output, by precision: three times the worst measured over all models

@@ -13,6 +13,7 @@ from deploykit.runtimes import _errors
 from deploykit.runtimes.onnxruntime import OrtSession, Runtime
 from deploykit.session import CPU, CUDA, SessionSettings
 
+ORT = "[ONNXRuntimeError] :"
 NAMES = ("OrtValue", "synchronize_inputs", "run", "synchronize_outputs", "numpy")
 
 
@@ -96,7 +97,7 @@ def listed_but_broken(monkeypatch):
     import onnxruntime as ort
 
     def create(model, options, providers):
-        os.write(2, b"[E:onnxruntime:Default, bridge.cc:1 Get] Failed to load library with error: libcublas.so.12: cannot open\n")  # fmt: skip
+        os.write(2, b"[E:onnxruntime:Default, bridge.cc:1 Get] Failed with error: libcublas.so.12: cannot open\n")
         return SimpleNamespace(get_providers=lambda: [CPU])
 
     monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, CPU])
@@ -124,11 +125,15 @@ def test_providers_lists_only_what_opens(monkeypatch, capfd):
 @pytest.mark.parametrize(
     ("raw", "wanted"),
     [
-        ("[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : Load model from /a/b.onnx failed:Protobuf parsing failed.", "INVALID_PROTOBUF: Protobuf parsing failed."),
-        ("[ONNXRuntimeError] : 1 : FAIL : Load model from /a/b.onnx failed:/src/core/graph/model.cc:181 onnxruntime::Model::Model(onnx::ModelProto&&, int) Unsupported model IR version: 99", "FAIL: Unsupported model IR version: 99"),
+        (f"{ORT} 7 : INVALID_PROTOBUF : Load model from /a/b.onnx failed:Protobuf.", "INVALID_PROTOBUF: Protobuf."),
+        (
+            f"{ORT} 1 : FAIL : Load model from /a/b.onnx failed:/src/graph/model.cc:181 "
+            "onnxruntime::Model::Model(onnx::ModelProto&&, int) Unsupported model IR version: 99",
+            "FAIL: Unsupported model IR version: 99",
+        ),
         ("failed at /home/someone/secret/file.bin", "failed at file.bin"),
         ("two\n  lines", "two lines"),
     ],
-)  # fmt: skip
+)
 def test_messages_are_one_line_without_paths(raw, wanted):
     assert _errors.clean(raw) == wanted

@@ -100,7 +100,6 @@ def test_file_form_finds_its_neighbours_and_hides_nobody(tmp_path):
         ("(torch.ones(4, 3), torch.tensor(1))", ["a:float32[4,3]", "b:int64[]"]),
         ("{'b': torch.zeros(1, 3), 'a': torch.ones(1, 3)}", ["a:float32[N,3]", "b:float32[N,3]"]),
     ],
-    ids=["tuple", "static", "scalar", "dict"],
 )
 def test_signature_from_examples(load, examples, inputs):
     loaded = load(returning(f"Add(), {examples}"))
@@ -133,7 +132,6 @@ def test_inputs_from_the_command_line(load):
     ("dtype", "fits"),
     [
         ("int64", lambda a: set(np.unique(a)) == {0, 1}),
-        ("uint8", lambda a: set(np.unique(a)) == {0, 1}),
         ("bool", lambda a: set(np.unique(a)) == {False, True}),
         ("float16", lambda a: abs(a.astype(np.float32).std() - 1) < 0.2),
         ("complex64", lambda a: abs(a.imag.std() - 1) < 0.2 and abs(a.real.std() - 1) < 0.2),
@@ -170,9 +168,6 @@ def test_checkpoint(load, tmp_path):
     assert loaded.notes["weights"] == "checkpoint"
 
 
-PAIR = "(torch.ones(2, 3), torch.ones(2, 3))"
-
-
 @pytest.mark.parametrize(
     ("value", "inputs", "code", "words"),
     [
@@ -199,7 +194,9 @@ def test_what_cannot_be_used_is_a_usage_error(load, value, inputs, code, words):
 
 @pytest.mark.parametrize("parameters", ["self, *, a", "self, *tensors", "self, **named", "self"])
 def test_forward_without_names_is_refused(load, parameters):
-    body = f"class Net(nn.Module):\n    def forward({parameters}):\n        return None\n" + returning(f"Net(), {PAIR}")
+    body = f"class Net(nn.Module):\n    def forward({parameters}):\n        return None\n" + returning(
+        "Net(), torch.ones(2, 3)"
+    )
     with pytest.raises(UsageError, match=r"FORWARD_SIGNATURE.*wrap it"):
         load(body)
 
@@ -213,7 +210,6 @@ def test_forward_without_names_is_refused(load, parameters):
         ("torch.nn:no_such_layer", "UNKNOWN_CALLABLE"),
         ("torch:__version__", "UNKNOWN_CALLABLE"),
         ("torch.nn", "BAD_SOURCE"),
-        ("torch.nn:", "BAD_SOURCE"),
         ("", "BAD_SOURCE"),
     ],
 )

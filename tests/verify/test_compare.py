@@ -117,14 +117,21 @@ def test_integers_and_bools_are_exact_and_only_they(expected, actual):
 def test_minus_zero_is_zero():
     plus, minus = np.zeros(3, np.float32), -np.zeros(3, np.float32)
     assert np.signbit(minus).all()
-    assert compare.form("y", plus, minus) is compare.pattern("y", plus, minus) is compare.exact("y", plus, minus) is None
+    assert (
+        compare.form("y", plus, minus) is compare.pattern("y", plus, minus) is compare.exact("y", plus, minus) is None
+    )
     assert compare.rmse(plus, minus) == 0.0
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int64, np.bool_, np.complex64])
 def test_empty_equal_shapes_pass(dtype):
     empty = np.zeros((0, 3), dtype)
-    assert compare.form("y", empty, empty) is compare.pattern("y", empty, empty) is compare.exact("y", empty, empty) is None
+    assert (
+        compare.form("y", empty, empty)
+        is compare.pattern("y", empty, empty)
+        is compare.exact("y", empty, empty)
+        is None
+    )
     assert compare.rmse(empty, empty) == compare.rms(empty) == compare.centred_rms(empty, 0) == 0.0
 
 
@@ -195,7 +202,14 @@ def test_a_non_finite_element_does_not_take_the_signal_of_the_others():
 
 @pytest.mark.parametrize(
     ("signal", "error", "db"),
-    [(1.0, 0.1, 20.0), (2.0, 2.0, 0.0), (1.0, 10.0, -20.0), (0.0, 1.0, -np.inf), (1.0, 0.0, np.inf), (0.0, 0.0, np.inf)],
+    [
+        (1.0, 0.1, 20.0),
+        (2.0, 2.0, 0.0),
+        (1.0, 10.0, -20.0),
+        (0.0, 1.0, -np.inf),
+        (1.0, 0.0, np.inf),
+        (0.0, 0.0, np.inf),
+    ],
 )
 def test_decibels(signal, error, db):
     assert compare.sqnr_db(signal, error) == pytest.approx(db)

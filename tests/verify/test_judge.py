@@ -20,7 +20,10 @@ def judged(cases, candidate, limits="fp32", changes=None):
     """The report on `candidate(x)`, which gives one array or the outputs by name; a Failure stands for itself."""
     first = next(case for case in cases if case.input_class in {"real", "in range"})
     judge = Judge(
-        signal_scale(cases), budget_for(limits, CPU, changes), classifier_output(first), relative_noise=noise_scale(cases)
+        signal_scale(cases),
+        budget_for(limits, CPU, changes),
+        classifier_output(first),
+        relative_noise=noise_scale(cases),
     )
     for case in cases:
         with np.errstate(all="ignore"):
@@ -179,7 +182,7 @@ def test_a_dropped_bias_fails_in_every_precision(cases):
         )
 
     biased = [add(case) for case in cases]
-    assert judged(biased, lambda case: (case.expected["output"])).verdict == "pass"
+    assert judged(biased, lambda case: case.expected["output"]).verdict == "pass"
     for precision, code in (("fp32", "VALUE_MISMATCH"), ("int8-static", "SQNR_LOW")):
         report = judged(biased, lambda case: (case.expected["output"] - bias).astype(np.float32), precision)
         assert (report.verdict, report.code) == ("fail", code)
@@ -406,7 +409,11 @@ def test_minus_infinity_is_a_score_like_any_other(signature):
 
 
 def test_integers_are_exact_and_complex_outputs_are_compared():
-    expected = {"index": np.arange(6), "mask": np.array([True, False]), "wave": np.array([[1 + 1j, 2 + 0j]], np.complex64)}
+    expected = {
+        "index": np.arange(6),
+        "mask": np.array([True, False]),
+        "wave": np.array([[1 + 1j, 2 + 0j]], np.complex64),
+    }
     case = Case("gaussian", "in range", "full", None, 0, {}, expected, {}, {})
     assert judged([case], lambda c: dict(c.expected)).verdict == "pass"
     for name in expected:

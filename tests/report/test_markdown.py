@@ -1,0 +1,56 @@
+import re
+
+from deploykit.report import markdown, rows
+
+BARE = re.compile(r"(?<!\\)\|")
+"""A bar that ends a cell."""
+
+
+def table(page):
+    return [line for line in page.split("\n") if line.startswith("|")]
+
+
+def test_the_table_has_a_row_per_variant_under_a_heading_with_the_verdict(verified):
+    page = markdown.render_verify(verified)
+    assert page.startswith("### ")
+    assert "error" in page.split("\n")[0]
+    lines = table(page)
+    assert len(lines) == 2 + len(verified.variants)
+    assert {len(BARE.findall(line)) for line in lines} == {len(rows.VERIFY_HEAD) + 1}
+    onnx = next(line for line in lines if line.startswith("| onnx |"))
+    for part in ("pass", "1.25", "≤ 4", "3.2×", "same arithmetic"):
+        assert part in onnx
+    assert page.endswith("\n")
+
+
+def test_findings_are_a_list(verified):
+    items = [line for line in markdown.render_verify(verified).split("\n") if line.startswith("- ")]
+    assert len(items) == 3
+    assert "batch-7 (seed 3)" in items[0]
+    assert "outside the calibrated range" in items[1]
+
+
+def test_the_bench_page_has_table_notes_and_recommendation(benched):
+    page = markdown.render_bench(benched)
+    assert {len(BARE.findall(line)) for line in table(page)} == {len(rows.BENCH_HEAD) + 1}
+    assert "**Recommended: onnx** 4.0× faster than eager" in page
+    assert "1. onnx-fp16: no faster" in page
+    assert "- torchscript: fails verify" in page
+    assert "only 90 calls" in page
+
+
+def test_hostile_names_start_no_markup_no_html_and_no_line(hostile_verify, hostile_bench):
+    for page in (markdown.render_verify(hostile_verify), markdown.render_bench(hostile_bench)):
+        assert "<" not in page
+        assert all(line.isprintable() for line in page.split("\n"))
+        assert not any(line.startswith(("forged", "| a")) for line in page.split("\n"))
+        assert not re.search(r"(?<!\\)`", page)
+        for line in table(page):
+            assert len(BARE.findall(line)) in {len(rows.VERIFY_HEAD) + 1, len(rows.BENCH_HEAD) + 1}
+        assert len(re.findall(r"(?<!\\)\*\*", page)) == 2 * page.count("**Recommended")
+        page.encode()
+
+
+def test_a_backslash_cannot_free_the_bar_behind_it(verified):
+    assert markdown._cell("a\\|b") == "a\\\\\\|b"
+    assert markdown._cell("[x](javascript:1)") == "\\[x\\](javascript:1)"
