@@ -74,7 +74,9 @@ def main() -> None:
     base = statistics.median(seconds["python -c pass"])
     for name, values in seconds.items():
         middle = statistics.median(values)
-        print(f"{name:34} {middle:7.3f} s  [{min(values):.3f}, {max(values):.3f}]  {middle / base:6.1f} x python -c pass")
+        print(
+            f"{name:34} {middle:7.3f} s  [{min(values):.3f}, {max(values):.3f}]  {middle / base:6.1f} x python -c pass"
+        )
     for name in ("deploykit --help", "deploykit verify --variants onnx"):
         print(f"imported by {name}: {', '.join(imports(contenders[name])) or 'none of torch, onnx, onnxruntime'}")
     print(json.dumps({"seconds": seconds, "environment": fingerprint()}))

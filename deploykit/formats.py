@@ -10,6 +10,9 @@ from deploykit.errors import RefusedError, UsageError, from_os_error
 
 MAX_ENTRIES = 100_000
 MAX_SCAN = 4096
+MAX_INFLATED = 64 << 20
+MAX_RATIO = 4
+"""An archive may unpack to MAX_INFLATED bytes, or to MAX_RATIO times its own size."""
 
 
 def recognize(path: Path) -> str:
@@ -35,32 +38,42 @@ def recognize(path: Path) -> str:
 
 
 def _in_archive(path: Path) -> str:
-    """TorchScript and torch.export both are zip archives of stored entries; which one, the entry names say."""
+    """TorchScript and torch.export both are zip archives; which one, the entry names say."""
     hint = "give a file that torch.jit.save or torch.export.save wrote"
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, EOFError, struct.error) as error:
         raise RefusedError(str(path), f"a broken zip archive: {error}", hint) from error
+    if problem := _unsafe(entries, path.stat().st_size):
+        raise RefusedError(str(path), problem, hint)
     names = [entry.filename for entry in entries]
-    if len(entries) > MAX_ENTRIES or len(set(names)) != len(names):
-        raise RefusedError(str(path), "a zip archive with doubled or too many entries", hint)
-    for entry in entries:
-        parts = Path(entry.filename).parts
-        if entry.filename.startswith("/") or ".." in parts:
-            raise RefusedError(str(path), f"an archive entry points outside: {entry.filename}", hint)
-        if entry.compress_type != zipfile.ZIP_STORED:
-            raise RefusedError(str(path), "a compressed archive entry, which torch never writes", hint)
-        if entry.file_size != entry.compress_size:
-            raise RefusedError(str(path), "an archive entry with two sizes", hint)
-    if sum(entry.file_size for entry in entries) > path.stat().st_size:
-        raise RefusedError(str(path), "archive entries that lie over each other", hint)
     tails = {name.partition("/")[2] for name in names}
     if "constants.pkl" in tails and any(tail.startswith("code/") for tail in tails):
         return "torchscript"
     if any(tail.startswith("models/") for tail in tails) or "serialized_exported_program.json" in {*tails, *names}:
         return "torch-export"
     raise RefusedError(str(path), "a zip archive that is neither TorchScript nor torch.export", hint)
+
+
+def _unsafe(entries: list[zipfile.ZipInfo], size: int) -> str | None:
+    """What speaks against unpacking an archive of `size` bytes; None when nothing does."""
+    names = [entry.filename for entry in entries]
+    if len(entries) > MAX_ENTRIES or len(set(names)) != len(names):
+        return "a zip archive with doubled or too many entries"
+    for entry in entries:
+        if entry.filename.startswith("/") or ".." in Path(entry.filename).parts:
+            return f"an archive entry points outside: {entry.filename}"
+        if entry.compress_type == zipfile.ZIP_STORED and entry.file_size != entry.compress_size:
+            return "an archive entry with two sizes"
+        if entry.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+            return "an archive entry compressed in a way that torch never uses"
+    if sum(entry.compress_size for entry in entries) > size:
+        return "archive entries that lie over each other"
+    inflated = sum(entry.file_size for entry in entries)
+    if inflated > max(MAX_INFLATED, MAX_RATIO * size):  # torch deflates code and debug records, never tensors
+        return f"a zip archive of {size} bytes that unpacks to {inflated}"
+    return None
 
 
 def _looks_like_onnx(head: bytes) -> bool:

@@ -150,6 +150,8 @@ class Judge:
         value = compare.rmse(target, actual) / own
         verdict, code = self._grade(value, limit, limit)
         reason = "times the error of eager in half precision"
+        if verdict == "fail":
+            reason = self._point_at(name, target, actual)
         self._mark(case, name, verdict, code, "half_ratio", value, limit, reason)
         return True
 

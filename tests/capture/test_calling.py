@@ -80,7 +80,10 @@ def test_only_floating_point_inputs_change_dtype():
     call(Answers(seen), {"x": X, "index": np.array([1])}, torch.float64)
 
 
-@pytest.mark.parametrize(("make", "what"), [(lambda x: (x, 3), "int"), (lambda x: "text", "str"), (lambda x: None, "nothing"), (lambda x: [], "nothing")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [(lambda x: (x, 3), "int"), (lambda x: "text", "str"), (lambda x: None, "nothing"), (lambda x: [], "nothing")],
+)
 def test_what_is_no_tensor_is_refused(make, what):
     with pytest.raises(UsageError, match=what) as caught:
         names(make)

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from deploykit.capture import health
@@ -109,7 +108,7 @@ def counted(module, x):
     "module",
     [
         Forward(counted),
-        Forward(lambda m, x: F.dropout(m.layer(x)), layer=nn.Linear(50, 30)),
+        Forward(lambda m, x: nn.functional.dropout(m.layer(x)), layer=nn.Linear(50, 30)),
         Forward(lambda m, x: x + torch.rand_like(x)),
         Forward(lambda m, x: torch.where(torch.rand_like(x) < 0.5, x, torch.nan)),
     ],
@@ -129,7 +128,9 @@ def test_integers_must_repeat_exactly():
     assert refused(loaded(Forward(flips))).code == "REFERENCE_NONDETERMINISTIC"
 
 
-@pytest.mark.parametrize("change", [lambda x: x.add_(1), lambda x: x.relu_(), lambda x: x[0].zero_(), lambda x: x.mul_(1 + 2**-22)])  # fmt: skip
+@pytest.mark.parametrize(
+    "change", [lambda x: x.add_(1), lambda x: x.relu_(), lambda x: x[0].zero_(), lambda x: x.mul_(1 + 2**-22)]
+)
 def test_an_input_changed_in_place_is_named(change):
     def forward(module, x):
         change(x)

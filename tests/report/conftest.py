@@ -17,7 +17,10 @@ from deploykit.results import (
     VerifyReport,
 )
 
-HOSTILE = "\x1b[31mred\x07 <script>alert(1)</script> </td> | `code` **bold** ]]> & \"'\x00\u202e\nforged line\r\n| a | b |\ud800"
+HOSTILE = (
+    "\x1b[31mred\x07 <script>alert(1)</script> </td> | `code` **bold** ]]> & \"'\x00\u202e"
+    "\nforged line\r\n| a | b |\ud800"
+)
 """Control characters, markup of every output format, a bidirectional override, line ends and a lone surrogate."""
 
 
@@ -40,37 +43,72 @@ def verified() -> VerifyReport:
         (
             check(),
             check("uniform", value=0.5),
-            check("top1-agreement", input_class="task", metric="agreement", value=1.0, limit=None, reason="64 of 64 decisions alike"),
+            check(
+                "top1-agreement",
+                input_class="task",
+                metric="agreement",
+                value=1.0,
+                limit=None,
+                reason="64 of 64 decisions alike",
+            ),
         ),
         reason="tightest of 3",
-    )  # fmt: skip
+    )
     broken = VariantReport(
         "onnx-fp16",
         "fail",
         "CPUExecutionProvider",
         (
             check("zeros", metric="different", value=0.0, limit=0.0, reason="same pattern"),
-            check("batch-7", "fail", "SQNR_LOW", "centred_sqnr_db", 31.0, 45.0, "largest difference 9 at output[3, 1]", at_least=True),
+            check(
+                "batch-7",
+                "fail",
+                "SQNR_LOW",
+                "centred_sqnr_db",
+                31.0,
+                45.0,
+                "largest difference 9 at output[3, 1]",
+                at_least=True,
+            ),
         ),
         "SQNR_LOW",
         "batch-7: largest difference 9 at output[3, 1]",
         "batch-7 (seed 3), output output: largest difference 9 at output[3, 1]",
         1,
-    )  # fmt: skip
+    )
     few = VariantReport(
         "onnx-int8-static",
         "inconclusive",
         "CPUExecutionProvider",
         (
             check(metric="centred_sqnr_db", value=27.4, limit=15.0, at_least=True),
-            check("ones", "warn", "SQNR_LOW", "centred_sqnr_db", 3.0, 15.0, "outside the calibrated range", at_least=True, input_class="constant"),
-            check("top1-drop", "inconclusive", "SAMPLE_SIZE", "accuracy_drop_upper", 0.02, 0.005, "about 539 samples like these would decide", input_class="task"),
+            check(
+                "ones",
+                "warn",
+                "SQNR_LOW",
+                "centred_sqnr_db",
+                3.0,
+                15.0,
+                "outside the calibrated range",
+                at_least=True,
+                input_class="constant",
+            ),
+            check(
+                "top1-drop",
+                "inconclusive",
+                "SAMPLE_SIZE",
+                "accuracy_drop_upper",
+                0.02,
+                0.005,
+                "about 539 samples like these would decide",
+                input_class="task",
+            ),
         ),
         "SAMPLE_SIZE",
         "top1-drop: about 539 samples like these would decide",
         None,
         3,
-    )  # fmt: skip
+    )
     crashed = VariantReport(
         "torchscript", "error", None, (), "WORKER_DIED", "the worker was killed by signal 11", None, 4
     )
@@ -112,7 +150,10 @@ def hostile_verify() -> VerifyReport:
         Check(HOSTILE, "real", HOSTILE, verdict, HOSTILE, HOSTILE, math.nan, 1.0, HOSTILE)
         for verdict in ("fail", "warn", "pass", "inconclusive")
     ]
-    task = [Check(name, "task", HOSTILE, "pass", "", "agreement", 0.5, 0.1, HOSTILE) for name in ("top1-agreement", "top1-drop")]  # fmt: skip
+    task = [
+        Check(name, "task", HOSTILE, "pass", "", "agreement", 0.5, 0.1, HOSTILE)
+        for name in ("top1-agreement", "top1-drop")
+    ]
     variants = (
         VariantReport(HOSTILE, "fail", HOSTILE, (*bad, *task), HOSTILE, HOSTILE, HOSTILE, 1),
         VariantReport(HOSTILE, "error", None, (), HOSTILE, HOSTILE, None, 4),

@@ -87,7 +87,9 @@ def test_head_room(made, text):
     assert rows.headroom(made) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(None, "-"), (1.23456, "1.235"), (1e-9, "1e-09"), (math.inf, "inf"), (math.nan, "nan")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "-"), (1.23456, "1.235"), (1e-9, "1e-09"), (math.inf, "inf"), (math.nan, "nan")]
+)
 def test_numbers(value, text):
     assert rows.number(value) == text
 

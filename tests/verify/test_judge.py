@@ -10,8 +10,7 @@ from deploykit.reference import Case, Noise
 from deploykit.session import CPU
 from deploykit.verify.budget import BY_PRECISION, budget_for
 from deploykit.verify.judge import Failure, Judge, classifier_output, conclude, noise_scale, signal_scale
-
-from ..conftest import WEIGHT, answered, linear
+from tests.conftest import WEIGHT, answered, linear
 
 EXAMPLE = {"x": np.ones((2, 5), np.float32)}
 
@@ -261,12 +260,23 @@ def test_noise_just_inside_the_budget_passes_and_just_outside_fails(cases, preci
 def test_fp16_is_held_to_eager_in_half_too(cases, error, verdict):
     report = judged(cases, lambda c: noisy(c, error), "fp16")
     found = checks_of(report, metric="half_ratio")
-    assert {c.id for c in found} == {"gaussian", "uniform"}
+    assert {c.id for c in found} == {"gaussian", "uniform", "zeros", "ones", "constants"}
     assert {c.verdict for c in found} == {verdict}
+    assert all(("largest difference" in c.reason) == (verdict == "fail") for c in found)
     assert found[0].value == pytest.approx(error / 1e-3, rel=1e-3)
     assert not checks_of(report, metric="centred_sqnr_db", verdict="fail")
     assert report.verdict == verdict
     assert report.code == ("VALUE_MISMATCH" if verdict == "fail" else "")
+
+
+@pytest.mark.parametrize(("error", "verdict"), [(14.0, "pass"), (16.0, "fail")])
+def test_fp16_off_the_distribution_is_held_to_eager_in_half_alone(cases, error, verdict):
+    hard = [replace(c, noise={"output": Noise(1e-7, 5.0)}) if c.input_class == "constant" else c for c in cases]
+    report = judged(hard, lambda c: noisy(c, error if c.input_class == "constant" else 2e-3), "fp16")
+    assert report.verdict == verdict
+    found = checks_of(report, input_class="constant")
+    assert {c.metric for c in found} == {"half_ratio"}
+    assert {c.verdict for c in found} == {verdict}
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "int8-dynamic", "int8-static", "int4"])
@@ -416,8 +426,8 @@ def test_integers_are_exact_and_complex_outputs_are_compared():
     }
     case = Case("gaussian", "in range", "full", None, 0, {}, expected, {}, {})
     assert judged([case], lambda c: dict(c.expected)).verdict == "pass"
-    for name in expected:
-        wrong = expected[name].copy()
+    for name, right in expected.items():
+        wrong = right.copy()
         wrong.flat[0] = 0 if name != "index" else 5
         report = judged([case], lambda c, name=name, wrong=wrong: {**c.expected, name: wrong})
         assert (report.verdict, report.code) == ("fail", "VALUE_MISMATCH"), name
