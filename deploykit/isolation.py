@@ -223,6 +223,7 @@ class Pool:
 
 
 _QUIET = {
+    "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime starts its telemetry when it is imported, before any call can stop it
     "PYTHONUNBUFFERED": "1",
     "PYTHONUTF8": "1",  # torch's exporter prints emoji, and dies of them under ASCII
 }

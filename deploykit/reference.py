@@ -6,6 +6,8 @@ module in float64, floats only) and `labels`. Verify needs neither the model's c
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,8 +65,12 @@ def save_arrays(arrays: Feeds, path: Path) -> None:
     """
     try:
         save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, path)
-    except (OSError, SafetensorError) as error:
-        raise from_os_error(error if isinstance(error, OSError) else OSError(str(error)), path.name) from error
+    except OSError as error:
+        raise from_os_error(error, path.name) from error
+    except SafetensorError as error:  # it carries the number of the system's error in its text only
+        found = re.search(r"os error (\d+)", str(error))
+        wrong = OSError(int(found[1]), os.strerror(int(found[1]))) if found else OSError(str(error))
+        raise from_os_error(wrong, path.name) from error
 
 
 def load_arrays(path: Path) -> Feeds:

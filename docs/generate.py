@@ -44,7 +44,7 @@ def files() -> str:
 
 def budgets() -> str:
     """The table of limits by precision."""
-    from deploykit.verify.budget import BY_PRECISION, FP32_CUDA
+    from deploykit.parity.budget import BY_PRECISION, FP32_CUDA
 
     lines = [
         "| precision | limit | warns | too exact | and | what the limit is in |",

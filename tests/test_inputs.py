@@ -77,7 +77,9 @@ def test_integers_stay_in_the_range_of_the_example_and_get_no_nan():
 
 def test_calibration_is_disjoint_from_what_is_judged(signature):
     drawn = calibration(signature, EXAMPLE, None, 1)
-    judged = np.concatenate([c.inputs["x"] for c in campaign(signature, EXAMPLE, None, 1) if c.input_class == "in range"])
+    judged = np.concatenate(
+        [c.inputs["x"] for c in campaign(signature, EXAMPLE, None, 1) if c.input_class == "in range"]
+    )
     rows = {row.tobytes() for batch in drawn for row in batch["x"]}
     assert len(rows) == 64
     assert not rows & {row.tobytes() for row in judged}

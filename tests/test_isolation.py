@@ -44,7 +44,9 @@ def steps(tmp_path, monkeypatch):
     folder = tmp_path / "more"
     folder.mkdir()
     (folder / "trial.py").write_text(STEPS)
-    (folder / "sitecustomize.py").write_text(f"import deploykit.steps\ndeploykit.steps.__path__.append({str(folder)!r})\n")
+    (folder / "sitecustomize.py").write_text(
+        f"import deploykit.steps\ndeploykit.steps.__path__.append({str(folder)!r})\n"
+    )
     monkeypatch.setenv("PYTHONPATH", str(folder))
     return folder
 

@@ -11,14 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from deploykit.bench import summary
-from deploykit.bench.measure import measure
-from deploykit.bench.plan import Protocol, Subject
+from deploykit.benchmark import summary
+from deploykit.benchmark.measure import measure
+from deploykit.benchmark.plan import Protocol, Subject
 from deploykit.bundle import WEIGHTS, Bundle, CaseRecord
 from deploykit.environment import fingerprint, usable_cores
 from deploykit.errors import UsageError, gravest
 from deploykit.isolation import Limits, Worker
 from deploykit.model import SourceSpec
+from deploykit.parity import compare
+from deploykit.parity.budget import budget_for
+from deploykit.parity.judge import IN_DISTRIBUTION, Judge, noise_scale, signal_scale
 from deploykit.pipeline.verify import VerifyRequest, verify
 from deploykit.progress import Progress
 from deploykit.recommend.choose import choose
@@ -26,9 +29,6 @@ from deploykit.reference import save_arrays
 from deploykit.results import BenchReport, VariantReport, VerifyReport, to_data, to_json
 from deploykit.session import CPU, SessionSettings
 from deploykit.signature import Feeds
-from deploykit.verify import compare
-from deploykit.verify.budget import budget_for
-from deploykit.verify.judge import IN_DISTRIBUTION, Judge, noise_scale, signal_scale
 
 INPUT_SETS = 4
 """Sets of inputs in rotation, so that no call finds the last one's data in the nearest cache only."""

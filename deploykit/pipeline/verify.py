@@ -14,14 +14,9 @@ from deploykit.environment import fingerprint
 from deploykit.errors import DeploykitError, RefusedError, gravest
 from deploykit.formats import recognize
 from deploykit.isolation import Limits, Pool
-from deploykit.progress import Progress
-from deploykit.publish import made_here
-from deploykit.reference import Case, load_arrays
-from deploykit.results import EXIT_OF, VariantReport, VariantVerdict, VerifyReport
-from deploykit.session import CPU, SessionSettings
-from deploykit.verify import compare
-from deploykit.verify.budget import budget_for
-from deploykit.verify.judge import (
+from deploykit.parity import compare
+from deploykit.parity.budget import budget_for
+from deploykit.parity.judge import (
     IN_DISTRIBUTION,
     Failure,
     Judge,
@@ -30,6 +25,11 @@ from deploykit.verify.judge import (
     noise_scale,
     signal_scale,
 )
+from deploykit.progress import Progress
+from deploykit.publish import made_here
+from deploykit.reference import Case, load_arrays
+from deploykit.results import EXIT_OF, VariantReport, VariantVerdict, VerifyReport
+from deploykit.session import CPU, SessionSettings
 
 ANSWER_SECONDS = 600.0
 """Wall time for one variant to answer all cases."""

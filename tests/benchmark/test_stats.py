@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as reference
 
-from deploykit.bench import stats
+from deploykit.benchmark import stats
 
 finite = st.floats(-1e6, 1e6, allow_nan=False)
 

@@ -4,9 +4,9 @@ import math
 import pytest
 
 from deploykit.errors import UsageError
+from deploykit.parity import budget
+from deploykit.parity.budget import budget_for
 from deploykit.session import CPU, CUDA
-from deploykit.verify import budget
-from deploykit.verify.budget import budget_for
 
 
 def test_the_table_of_limits():

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from deploykit.verify import compare
+from deploykit.parity import compare
 
 SHAPES = [(), (1,), (1, 1), (2, 1), (1, 2), (2, 2), (0,), (0, 2)]
 

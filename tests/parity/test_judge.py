@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from deploykit.inputs import CaseInputs, Samples, campaign
+from deploykit.parity.budget import BY_PRECISION, budget_for
+from deploykit.parity.judge import Failure, Judge, classifier_output, conclude, noise_scale, signal_scale
 from deploykit.reference import Case, Noise
 from deploykit.session import CPU
-from deploykit.verify.budget import BY_PRECISION, budget_for
-from deploykit.verify.judge import Failure, Judge, classifier_output, conclude, noise_scale, signal_scale
 from tests.conftest import WEIGHT, answered, linear
 
 EXAMPLE = {"x": np.ones((2, 5), np.float32)}
@@ -302,6 +302,15 @@ def test_sabotage_fails_in_reduced_precision_too(cases, precision):
     ):
         report = judged(cases, candidate, precision)
         assert (report.verdict, report.code) == ("fail", "SQNR_LOW")
+
+
+def test_a_statistic_that_is_nan_fails(cases):
+    """Nothing is above or below a limit when one of the two is NaN."""
+    unknown = [replace(c, noise={"output": Noise(math.nan, math.nan)}) for c in cases]
+    for precision in ("fp32", "fp16"):
+        report = judged(unknown, lambda c: noisy(c, 1e-3), precision)
+        assert (report.verdict, report.code) == ("fail", "VALUE_MISMATCH")
+        assert {c.verdict for c in report.checks if c.value is not None and math.isnan(c.value)} == {"fail"}
 
 
 def test_a_large_constant_part_cannot_hide_a_drowned_signal(cases):

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from deploykit.bench import stats
-from deploykit.bench.plan import Subject
-from deploykit.bench.series import Measured, Series
+from deploykit.benchmark import stats
+from deploykit.benchmark.plan import Subject
+from deploykit.benchmark.series import Measured, Series
 from deploykit.results import BenchRow, Comparison
 
 BASES = ("eager", "onnx")

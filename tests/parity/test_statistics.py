@@ -5,8 +5,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from deploykit.verify import statistics
-from deploykit.verify.statistics import Paired
+from deploykit.parity import statistics
+from deploykit.parity.statistics import Paired
 
 Z = stats.norm.ppf(0.95)
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploykit.bench.measure import measure
-from deploykit.bench.plan import MS, Protocol, Subject
-from deploykit.bench.series import Measured
-from deploykit.bench.summary import rows
+from deploykit.benchmark.measure import measure
+from deploykit.benchmark.plan import MS, Protocol, Subject
+from deploykit.benchmark.series import Measured
+from deploykit.benchmark.summary import rows
 from deploykit.errors import InternalError, RefusedError, StorageError, UsageError, WorkError
 from deploykit.isolation import Worker
 from deploykit.progress import Silent

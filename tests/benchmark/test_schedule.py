@@ -3,7 +3,7 @@ from itertools import islice, pairwise
 
 import pytest
 
-from deploykit.bench.schedule import orders
+from deploykit.benchmark.schedule import orders
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 7])

@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploykit.bench import summary
-from deploykit.bench.plan import Subject
-from deploykit.bench.series import Block, Measured, Missing, Series
+from deploykit.benchmark import summary
+from deploykit.benchmark.plan import Subject
+from deploykit.benchmark.series import Block, Measured, Missing, Series
 from deploykit.results import from_data, to_data
 from deploykit.session import CPU, SessionSettings
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from deploykit.parity import compare, statistics
+from deploykit.parity.budget import ULP32, Budget
 from deploykit.reference import Case, Noise
 from deploykit.results import EXIT_OF, Check, CheckVerdict, VariantReport, VariantVerdict
 from deploykit.signature import Feeds
-from deploykit.verify import compare, statistics
-from deploykit.verify.budget import ULP32, Budget
 
 IN_DISTRIBUTION = ("real", "in range")
 """Input classes on which every kind of variant answers for its values."""

@@ -12,10 +12,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from deploykit.bench.plan import Protocol, Subject
-from deploykit.bench.schedule import orders
-from deploykit.bench.series import Block, Measured, Missing, Series
-from deploykit.bench.worker import OpenWorker, Worker
+from deploykit.benchmark.plan import Protocol, Subject
+from deploykit.benchmark.schedule import orders
+from deploykit.benchmark.series import Block, Measured, Missing, Series
+from deploykit.benchmark.worker import OpenWorker, Worker
 from deploykit.errors import DeploykitError, WorkError
 from deploykit.progress import Progress
 from deploykit.reference import load_arrays
