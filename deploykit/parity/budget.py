@@ -23,7 +23,7 @@ class Budget:
 
     Attributes:
         max_r, warn_r: on R; None where R does not apply.
-        small_factor: `max_r` and `warn_r` times this on cases with fewer than `small` elements.
+        small_factor: `max_r` and `warn_r` times this on small cases (`scale.SMALL`).
         min_sqnr_db, warn_sqnr_db: centred SQNR; None where it does not apply.
         not_applied_db: above this a variant is suspiciously exact: the precision change did not happen.
         max_half_ratio: RMSE over the RMSE of eager itself in half precision.
@@ -41,7 +41,6 @@ class Budget:
     warn_sqnr_db: float | None = None
     not_applied_db: float | None = None
     max_half_ratio: float | None = None
-    small: int = 1000
     small_factor: float = 2.0
     values_everywhere: bool = True
     strict_pattern: bool = True

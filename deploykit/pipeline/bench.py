@@ -21,7 +21,8 @@ from deploykit.isolation import Limits, Worker
 from deploykit.model import SourceSpec
 from deploykit.parity import compare
 from deploykit.parity.budget import budget_for
-from deploykit.parity.judge import IN_DISTRIBUTION, Judge, noise_scale, signal_scale
+from deploykit.parity.judge import Judge
+from deploykit.parity.scale import IN_DISTRIBUTION, Scale
 from deploykit.pipeline.verify import VerifyRequest, verify
 from deploykit.progress import Progress
 from deploykit.recommend.choose import choose
@@ -170,9 +171,8 @@ class _Bench:
         case = self.bundle.case(self.check)
         order = [spec.name for spec in manifest.signature.outputs]
         case = replace(case, expected=compare.ordered(case.expected, order))
-        scale = signal_scale(self.bundle.case(record) for record in self.judged)
-        noise = noise_scale(self.bundle.case(record) for record in self.judged)
-        judge = Judge(scale, budget_for(precision, self.request.provider), None, relative_noise=noise)
+        scale = Scale.of(self.bundle.case(record) for record in self.judged)
+        judge = Judge(scale, budget_for(precision, self.request.provider))
         judge.add(case, outputs)
         return judge.divergence or ""
 

@@ -16,15 +16,8 @@ from deploykit.formats import recognize
 from deploykit.isolation import Limits, Pool
 from deploykit.parity import compare
 from deploykit.parity.budget import budget_for
-from deploykit.parity.judge import (
-    IN_DISTRIBUTION,
-    Failure,
-    Judge,
-    classifier_output,
-    conclude,
-    noise_scale,
-    signal_scale,
-)
+from deploykit.parity.judge import Failure, Judge, conclude
+from deploykit.parity.scale import Scale
 from deploykit.progress import Progress
 from deploykit.publish import made_here
 from deploykit.reference import Case, load_arrays
@@ -107,10 +100,7 @@ class _Gate:
 
     def __post_init__(self) -> None:
         self.cases = self.bundle.manifest.reference.cases
-        judged = [record for record in self.cases if record.input_class in IN_DISTRIBUTION]
-        self.scale = signal_scale(self.bundle.case(record) for record in judged)
-        self.noise = noise_scale(self.bundle.case(record) for record in judged)
-        self.classifier = classifier_output(self.bundle.case(judged[0])) if judged else None
+        self.scale = Scale.of(self.bundle.case(record) for record in self.cases)
         self.trusted = self.request.trust_code or made_here(self.bundle)
 
     def judge(self, record: VariantRecord, artifact: Path | None, pool: Pool) -> VariantReport:
@@ -133,7 +123,7 @@ class _Gate:
         budget = budget_for(record.precision, self.request.provider, self.request.limits)
         with tempfile.TemporaryDirectory(prefix="deploykit-") as answers:
             answer = self._answer(record, artifact, pool, Path(answers))
-            judge = Judge(self.scale, budget, self.classifier, relative_noise=self.noise)
+            judge = Judge(self.scale, budget)
             for case, outputs in self._answered(answer, Path(answers)):
                 judge.add(case, outputs)
         report = conclude(record.name, answer["provider"], judge)

@@ -13,7 +13,7 @@ def test_the_table_of_limits():
     fp32, fp16, bf16, dynamic, static, int4 = (
         budget_for(p, CPU) for p in ("fp32", "fp16", "bf16", "int8-dynamic", "int8-static", "int4")
     )
-    assert (fp32.max_r, fp32.warn_r, fp32.small, fp32.small_factor) == (4.0, 2.5, 1000, 2.0)
+    assert (fp32.max_r, fp32.warn_r, fp32.small_factor) == (4.0, 2.5, 2.0)
     assert (fp16.min_sqnr_db, fp16.warn_sqnr_db, fp16.not_applied_db, fp16.max_half_ratio) == (45, 55, 110, 3)
     assert (bf16.min_sqnr_db, bf16.warn_sqnr_db, bf16.not_applied_db) == (28, 34, 90)
     assert (dynamic.min_sqnr_db, dynamic.warn_sqnr_db, dynamic.not_applied_db) == (20, 28, 90)

@@ -1,0 +1,86 @@
+"""What the reference alone says about sizes: the truth, how large a signal is, and how noisy eager itself is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deploykit.parity import compare
+from deploykit.parity.budget import ULP32
+from deploykit.reference import Case, Noise
+
+IN_DISTRIBUTION = ("real", "in range")
+"""Input classes on which every kind of variant answers for its values: the judged cases."""
+
+SMALL = 1000
+"""Elements under which a case is small: a handful of them can come out exact by luck."""
+
+MIN_ROWS = 8
+"""A batch mean over fewer rows is mostly the rows themselves: such cases use the signal of the judged ones."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Sizes by output, over the judged cases.
+
+    Attributes:
+        signal: centred RMS of the float64 answer, the largest: what depends on the input.
+        noise: eager's own fp32 RMSE relative to the RMS of its answer, the largest.
+        classifier: the output whose largest element is the decision; None where there is none.
+    """
+
+    signal: dict[str, float]
+    noise: dict[str, float] = field(default_factory=dict)
+    classifier: str | None = None
+
+    @classmethod
+    def of(cls, cases: Iterable[Case]) -> Scale:
+        """The scale of a reference; cases of other classes are passed over."""
+        signal: dict[str, float] = {}
+        noise: dict[str, float] = {}
+        classifier, first = None, True
+        for case in cases:
+            if case.input_class not in IN_DISTRIBUTION:
+                continue
+            if first:
+                classifier, first = classifier_output(case), False
+            for name in (name for name, array in case.expected.items() if array.dtype.kind == "f"):
+                exact = truth(case, name)
+                signal[name] = max(signal.get(name, 0.0), compare.centred_rms(exact, case.rows))
+                own, level = case.noise.get(name, Noise(None)).fp32 or 0.0, compare.rms(exact)
+                noise[name] = max(noise.get(name, 0.0), own / level if level else 0.0)
+        return cls(signal, noise, classifier)
+
+    def signal_of(self, case: Case, name: str) -> float:
+        """The signal an error is compared with: the case's own where it has rows enough, at least the judged one."""
+        own = compare.centred_rms(truth(case, name), case.rows) if (case.rows or MIN_ROWS) >= MIN_ROWS else 0.0
+        return max(own, self.signal.get(name, 0.0))
+
+    def noise_of(self, case: Case, name: str) -> float:
+        """The RMSE that is one R: eager's own, at least half a unit in the last place.
+
+        Small cases are held to the pooled noise where that is larger; without a float64 answer, where eager's own
+        noise is not known, it is four times the floor.
+        """
+        exact = truth(case, name)
+        pooled = self.noise.get(name, 0.0) if exact.size < SMALL else 0.0
+        floor = max(ULP32, pooled) * compare.rms(exact)
+        own = case.noise.get(name, Noise(None)).fp32 or 0.0
+        return max(own, floor) if name in case.expected64 else 4.0 * floor
+
+
+def truth(case: Case, name: str) -> NDArray[np.generic]:
+    """The float64 answer; eager's own where there is none, and where eager overflows: its pattern is what counts."""
+    expected, exact = case.expected[name], case.expected64.get(name)
+    return expected if exact is None else np.where(np.isfinite(expected), exact, expected)
+
+
+def classifier_output(case: Case) -> str | None:
+    """The output that decides: the only output, when it is a float matrix [rows, classes ≥ 2]; else None."""
+    if len(case.expected) != 1:
+        return None
+    ((name, array),) = case.expected.items()
+    return name if array.dtype.kind == "f" and array.ndim == 2 and array.shape[1] >= 2 else None
