@@ -78,7 +78,11 @@ def export(
         force,
         options={name: dict(fields) for name, fields in (options or {}).items()},
     )
-    return export_pipeline.export(request, progress or Silent(), live).bundle
+    try:
+        return export_pipeline.export(request, progress or Silent(), live).bundle
+    finally:
+        if live is not None:
+            _release()
 
 
 def verify(
@@ -165,3 +169,10 @@ def _adopt(module: torch.nn.Module, example_inputs: Any, source: SourceSpec) -> 
 
     signature, feeds = describe(module, example_inputs, source.inputs, source.seed)
     live.adopt(LoadedModel(module, signature, feeds))
+
+
+def _release() -> None:
+    """Let go of the caller's module."""
+    from deploykit.steps import live
+
+    live.release()

@@ -15,6 +15,8 @@ everything a model library raises in a child process.
 from __future__ import annotations
 
 import errno
+import os
+import re
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -111,6 +113,16 @@ def from_os_error(error: OSError, subject: str) -> DeploykitError:
         error.errno or 0, ("STORAGE", (error.strerror or str(error)).lower(), "check the file system")
     )
     return StorageError(subject, message, hint, code)
+
+
+def from_os_text(error: Exception, subject: str) -> DeploykitError:
+    """The same for an exception that carries the system's error number in its text only, as safetensors' does."""
+    if isinstance(error, OSError):
+        return from_os_error(error, subject)
+    found = re.search(r"os error (\d+)", str(error))
+    # OSError picks its own subclass from the number
+    plain = OSError(int(found[1]), os.strerror(int(found[1]))) if found else OSError(str(error))
+    return from_os_error(plain, subject)
 
 
 def gravest(codes: Iterable[int]) -> int:

@@ -6,8 +6,6 @@ module in float64, floats only) and `labels`. Verify needs neither the model's c
 
 from __future__ import annotations
 
-import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from deploykit.errors import RefusedError, from_os_error
+from deploykit.errors import RefusedError, from_os_error, from_os_text
 from deploykit.inputs import Gate
 from deploykit.signature import Feeds
 
@@ -65,12 +63,8 @@ def save_arrays(arrays: Feeds, path: Path) -> None:
     """
     try:
         save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, path)
-    except OSError as error:
-        raise from_os_error(error, path.name) from error
-    except SafetensorError as error:  # it carries the number of the system's error in its text only
-        found = re.search(r"os error (\d+)", str(error))
-        wrong = OSError(int(found[1]), os.strerror(int(found[1]))) if found else OSError(str(error))
-        raise from_os_error(wrong, path.name) from error
+    except (OSError, SafetensorError) as error:
+        raise from_os_text(error, path.name) from error
 
 
 def load_arrays(path: Path) -> Feeds:

@@ -14,8 +14,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "deploykit"
 
 VERBS = {
-    "sources", "training", "capture", "exporters", "transforms", "runtimes", "parity", "benchmark", "recommend", "report",
-    "handoff", "serve",
+    "sources", "training", "capture", "exporters", "transforms", "runtimes", "parity", "benchmark", "recommend",
+    "report", "handoff", "serve",
 }  # fmt: skip
 JOINS = {"steps", "pipeline", "cli", "api", "__main__", "__init__"}
 

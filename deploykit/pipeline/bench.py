@@ -29,7 +29,7 @@ from deploykit.recommend.choose import choose
 from deploykit.reference import save_arrays
 from deploykit.results import BenchReport, VariantReport, VerifyReport, to_data, to_json
 from deploykit.session import CPU, SessionSettings
-from deploykit.signature import Feeds
+from deploykit.signature import MAX_DIM, Feeds
 
 INPUT_SETS = 4
 """Sets of inputs in rotation, so that no call finds the last one's data in the nearest cache only."""
@@ -71,6 +71,7 @@ def bench(request: BenchRequest, progress: Progress, verified: VerifyReport | No
     Raises:
         DeploykitError: the bundle cannot be used, or a batch size does not fit its signature.
     """
+    _check_counts(request)
     bundle = Bundle(request.bundle)
     if verified is None:
         asked = VerifyRequest(request.bundle, request.variants, request.provider, request.trust_code)
@@ -108,6 +109,15 @@ def bench(request: BenchRequest, progress: Progress, verified: VerifyReport | No
         bundle.write_report("bench.json", to_json(report))
         bundle.write_report_file("bench.safetensors", raw)
     return report
+
+
+def _check_counts(request: BenchRequest) -> None:
+    """The command line cannot ask for these, a program can."""
+    if not request.batches or not all(0 < batch <= MAX_DIM for batch in request.batches):
+        hint = "for example batches=(1, 8, 64)"
+        raise UsageError(f"batches {request.batches}", f"a batch is 1 to {MAX_DIM}", hint, "BAD_BATCH")
+    if request.seed < 0 or (request.threads is not None and request.threads < 1):
+        raise UsageError("threads and seed", "a negative number, or no thread at all", "leave them out", "BAD_COUNT")
 
 
 def _exit_code(missing: Any, verified: VerifyReport) -> int:

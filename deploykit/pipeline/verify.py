@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -11,7 +12,7 @@ from typing import Any
 from deploykit import registry
 from deploykit.bundle import WEIGHTS, Bundle, CaseRecord, VariantRecord
 from deploykit.environment import fingerprint
-from deploykit.errors import DeploykitError, RefusedError, gravest
+from deploykit.errors import DeploykitError, RefusedError, UsageError, gravest
 from deploykit.formats import recognize
 from deploykit.isolation import Limits, Pool
 from deploykit.parity import compare
@@ -58,21 +59,35 @@ def verify(request: VerifyRequest, progress: Progress) -> VerifyReport:
     """
     bundle = Bundle(request.bundle)
     bundle.check()
-    budget_for(request.precision, request.provider, request.limits)  # a wrong limit is no variant's fault: say it once
+    _check_limits(request)
     chosen = _chosen(bundle, request)
     gate = _Gate(bundle, request, progress)
     progress.stage("verify", len(chosen))
     with Pool(Limits.for_model(_model_bytes(bundle))) as pool:
         reports = tuple(gate.judge(record, artifact, pool) for record, artifact in chosen)
     code = gravest(report.exit_code for report in reports)
+    if all(report.verdict == "skipped" for report in reports):  # nothing ran: that proves nothing
+        code = EXIT_OF["inconclusive"]
     return VerifyReport(bundle.manifest.name, _overall(code), code, fingerprint(), reports)
 
 
+def _check_limits(request: VerifyRequest) -> None:
+    """A wrong limit is no variant's fault: it is said once, before anything runs."""
+    for name, value in request.limits.items():
+        if not math.isfinite(value):  # every comparison with NaN would hold
+            raise UsageError(f"budget.{name}", f"{value} is no limit", "give a finite number", "BAD_LIMIT")
+    budget_for(request.precision, request.provider, request.limits)
+
+
 def _chosen(bundle: Bundle, request: VerifyRequest) -> list[tuple[VariantRecord, Path | None]]:
-    """The variants to judge with their artifacts; None where one was not made."""
+    """The variants to judge with their artifacts; None where one was not made. A gate without one would always pass."""
     if request.artifact is not None:
         return [_foreign(request.artifact, request)]
-    names = request.variants or tuple(record.name for record in bundle.manifest.variants)
+    every = tuple(record.name for record in bundle.manifest.variants)
+    names = every if request.variants is None else request.variants
+    if not names:
+        hint = f"name some of {', '.join(every)}" if every else "export it again"
+        raise UsageError(bundle.path.name, "no variant to verify is named", hint, "UNKNOWN_VARIANT")
     records = [bundle.manifest.variant(name) for name in names]
     return [(record, bundle.path / record.file if record.file else None) for record in records]
 

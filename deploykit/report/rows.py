@@ -153,7 +153,9 @@ def bench_notes(report: BenchReport) -> list[str]:
             notes.setdefault(f"no {' and '.join(what_all)}: {reason}", []).append(row.name)
         if row.verdict == "not_steady":
             notes.setdefault(f"* not steady: {row.reason}", []).append(row.name)
-    return [f"{escape(text)} ({', '.join(dict.fromkeys(names))})" for text, names in notes.items()]
+    spans = sorted({(row.median_ci_level, row.launches) for row in report.variants if row.median_ci_level})
+    lines = [f"interval of the median: {level:.0%} confidence, over {launches} launches" for level, launches in spans]
+    return lines + [f"{escape(text)} ({', '.join(dict.fromkeys(names))})" for text, names in notes.items()]
 
 
 def number(value: float | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import pickletools
 import re
@@ -13,15 +12,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deploykit.errors import DeploykitError, RefusedError, from_os_error
+from deploykit.errors import RefusedError, from_os_error, from_os_text
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _WRAPPERS = ("state_dict", "model_state_dict")
 """Keys under which training scripts keep the weights, beside the optimizer and the epoch."""
-
-_ERRNO = re.compile(r"os error (\d+)")
 
 
 def load_weights(module: nn.Module, path: str | Path) -> None:
@@ -82,16 +79,7 @@ def save_weights(module: nn.Module, path: str | Path) -> None:
         # metadata stays at one key: with more, safetensors writes them in random order
         save_file(tensors, path, metadata={"format": "pt"})
     except (SafetensorError, OSError) as error:
-        raise _from_safetensors(error, str(path)) from error
-
-
-def _from_safetensors(error: Exception, subject: str) -> DeploykitError:
-    """The storage error inside a SafetensorError, which carries the number only in its text."""
-    number = _ERRNO.search(str(error))
-    if number is None or isinstance(error, OSError):
-        return from_os_error(error if isinstance(error, OSError) else OSError(str(error)), subject)
-    # OSError picks its own subclass from the number
-    return from_os_error(OSError(int(number[1]), os.strerror(int(number[1]))), subject)
+        raise from_os_text(error, str(path)) from error
 
 
 def _read_safetensors(file: Path) -> dict[str, Tensor]:

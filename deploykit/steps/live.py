@@ -21,6 +21,12 @@ def adopt(model: LoadedModel) -> None:
     _current = model
 
 
+def release() -> None:
+    """Forget the live model; a caller's module must not stay alive in here."""
+    global _current  # noqa: PLW0603 - see adopt
+    _current = None
+
+
 def current() -> LoadedModel:
     """The live model.
 
