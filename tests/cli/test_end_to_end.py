@@ -359,9 +359,11 @@ def test_a_model_of_two_inputs_and_two_outputs_gets_a_verdict_per_variant(cli, b
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # resnet18 at full size takes four minutes on two busy cores
 @pytest.mark.parametrize("source", ["torchvision:resnet18", "python:two_inputs.py:build"])
 def test_run_of_other_sources_ends_with_a_verdict_per_variant(cli, builder, tmp_path, source):
-    done = cli("run", source, "--quick", "-o", tmp_path / "b", "--json", tmp_path / "run.json", cwd=builder)
+    arguments = ("run", source, "--quick", "-o", tmp_path / "b", "--json", tmp_path / "run.json")
+    done = cli(*arguments, cwd=builder, timeout=850)
     assert done.returncode in {0, 1, 3}, done.stderr
     result = strict((tmp_path / "run.json").read_text())
     assert set(result["export"]) == {v["name"] for v in result["verify"]["variants"]} == set(CORE)
