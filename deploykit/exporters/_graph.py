@@ -5,8 +5,6 @@ It imports torch at the top: exporters import it inside their methods only.
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from deploykit.errors import WorkError
 from deploykit.model import LoadedModel
+from deploykit.quiet import quiet
 from deploykit.signature import Signature
 
 
@@ -44,7 +43,7 @@ def untouched(module: torch.nn.Module) -> Iterator[None]:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), _quiet():
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), quiet():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
@@ -71,19 +70,6 @@ def _restore(owner: torch.nn.Module, attributes: dict[str, Any]) -> None:
         if content is not None:
             value.clear()
             value.update(content)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No deprecation or tracer warnings, nothing from torch's loggers: what matters, verify finds out."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def example(model: LoadedModel) -> tuple[torch.Tensor, ...]:

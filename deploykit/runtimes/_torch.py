@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import time
-import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +13,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from deploykit.errors import DeploykitError, WorkError
+from deploykit.quiet import quiet
 from deploykit.runtimes import _errors
 from deploykit.session import CPU, CUDA, Phases, SessionSettings
 from deploykit.signature import Feeds
@@ -46,7 +45,7 @@ def open_session(
     # TF32 keeps 10 bits of mantissa: no fp32 verdict could be given
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    with _quiet():
+    with quiet():
         try:
             call = load(device)
         except DeploykitError:
@@ -66,19 +65,6 @@ def _device(artifact: Path, provider: str) -> torch.device:
         built = "no CUDA device answers" if torch.version.cuda else "this torch is built without CUDA"
         raise _errors.fallback(artifact, provider, CPU, built, hint)
     return torch.device("cuda", 0)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No warnings, and none of the tracebacks that torch logs before it raises."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 class TorchSession:
@@ -140,7 +126,7 @@ class TorchSession:
     @contextmanager
     def _one_edge(self) -> Iterator[None]:
         try:
-            with torch.inference_mode(), _quiet():
+            with torch.inference_mode(), quiet():
                 yield
         except WorkError:
             raise

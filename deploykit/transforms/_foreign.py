@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 from deploykit.errors import WorkError
+from deploykit.quiet import quiet
 
 
 def missing_package() -> str | None:
@@ -25,14 +24,8 @@ def workshop(target: Path) -> Iterator[Path]:
 
     Meanwhile the tools' advice is silenced: they write it to the root logger.
     """
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with tempfile.TemporaryDirectory(prefix=".transform-", dir=target.parent) as folder, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield Path(folder)
-    finally:
-        logging.disable(before)
+    with tempfile.TemporaryDirectory(prefix=".transform-", dir=target.parent) as folder, quiet():
+        yield Path(folder)
 
 
 def not_applied(variant: str, message: str) -> WorkError:

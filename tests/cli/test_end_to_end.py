@@ -273,12 +273,10 @@ def test_a_read_only_bundle_can_be_verified(cli, copy):
     if subprocess.run(["mount", "-o", "remount,bind,ro", copy], check=False, capture_output=True).returncode:
         pytest.skip("this machine does not let us mount")
     try:
-        done = cli("verify", copy, "--variants", "onnx")
-        whole = cli("verify", copy)
+        done = cli("verify", copy)
     finally:
         subprocess.run(["umount", copy], check=True)
     assert done.returncode == 0, done.stderr
-    assert whole.returncode == 0, whole.stderr
 
 
 # --- report, inspect, doctor, bench ----------------------------------------------------------------------------------
