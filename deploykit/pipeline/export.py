@@ -18,6 +18,7 @@ import psutil
 from deploykit import plan, registry
 from deploykit.bundle import WEIGHTS, Bundle, Manifest, ReferenceRecord, SourceRecord, VariantRecord
 from deploykit.errors import DeploykitError, WorkError
+from deploykit.inputs import Samples
 from deploykit.isolation import Caller, Limits, Pool
 from deploykit.model import SourceSpec
 from deploykit.pipeline import train
@@ -27,6 +28,7 @@ from deploykit.publish import check_target, publish, staging
 from deploykit.results import from_data
 from deploykit.session import SessionSettings
 from deploykit.signature import Signature
+from deploykit.sources import mlp
 
 CAPTURE_SECONDS = 900.0
 """Wall time for loading a model and recording its reference: eager answers every case several times."""
@@ -110,8 +112,11 @@ def _prepared(
 ) -> tuple[SourceSpec, Path | None, dict[str, Any] | None]:
     """The source with a checkpoint, and samples: the seed model is trained here if it comes without."""
     source, samples = request.source, request.samples
+    if samples is not None:
+        Samples.load(samples)  # a minute of training must not come before a typo
     if source.kind != "mlp":
         return source, samples, None
+    mlp.Source().check(source)
     own = None if samples else scratch / "samples.npz"
     if source.checkpoint is None:
         checkpoint = scratch / "mlp.safetensors"

@@ -50,6 +50,8 @@ def _suite(variant: VariantReport) -> ET.Element:
         element = ET.SubElement(case, kind, message=_clean(variant.reason))
         if kind != "skipped":
             element.set("type", _clean(variant.code))
+    if variant.first_divergence:
+        ET.SubElement(suite, "system-err").text = _clean(variant.first_divergence)
     for key, value in counts.items():
         suite.set(key, str(value))
     return suite

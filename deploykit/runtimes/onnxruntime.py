@@ -162,7 +162,7 @@ class OrtSession:
 
 def _create(ort: Any, artifact: Path, settings: SessionSettings) -> tuple[Any, str]:
     """The session, and what the engine wrote to stderr about a provider that it could not load."""
-    # nothing leaves this machine; a no-op in the Linux wheels
+    # nothing leaves this machine; the child is also started with ORT_DISABLE_TELEMETRY, which acts from the import on
     ort.disable_telemetry_events()
     ort.set_default_logger_severity(_ERROR)
     if settings.provider == CPU:

@@ -26,6 +26,19 @@ class Source:
         """Why this source cannot be used here, in one line; None when it can."""
         return None if find_spec("torch") else "torch is not installed"
 
+    def check(self, spec: SourceSpec) -> None:
+        """Refuse what the seed model does not take; callers that train first ask before they do.
+
+        Raises:
+            UsageError: a target or inputs are named.
+        """
+        if spec.target:
+            raise UsageError(f"mlp:{spec.target}", "the seed model has no other form", "write mlp", "UNKNOWN_MODEL")
+        if spec.inputs:
+            raise UsageError(
+                "--input", f"the seed model takes {SIGNATURE.inputs[0]}", "leave --input out", "INPUT_NAMES"
+            )
+
     def load(self, spec: SourceSpec) -> LoadedModel:
         """The module in eval mode, its input `image` float32[N, 1, 28, 28] in [0, 1].
 
@@ -39,12 +52,7 @@ class Source:
         from deploykit.sources._mlp_net import MLP
         from deploykit.sources._weights import load_weights
 
-        if spec.target:
-            raise UsageError(f"mlp:{spec.target}", "the seed model has no other form", "write mlp", "UNKNOWN_MODEL")
-        if spec.inputs:
-            raise UsageError(
-                "--input", f"the seed model takes {SIGNATURE.inputs[0]}", "leave --input out", "INPUT_NAMES"
-            )
+        self.check(spec)
         torch.manual_seed(spec.seed)
         module = MLP()
         if spec.checkpoint is not None:

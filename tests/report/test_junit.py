@@ -77,10 +77,16 @@ def test_hostile_names_cannot_break_the_document(hostile_verify):
     assert all(c.isprintable() or c == "\n" for c in page)
     root = ET.fromstring(page.encode())
     assert {e.tag for e in root.iter()} == {
-        "testsuites", "testsuite", "testcase", "failure", "error", "skipped", "system-out",
+        "testsuites", "testsuite", "testcase", "failure", "error", "skipped", "system-out", "system-err",
     }  # fmt: skip
     assert (root.get("tests"), root.get("failures"), root.get("errors"), root.get("skipped")) == ("8", "2", "1", "1")
 
 
 def test_a_report_of_nothing_is_a_document(verified):
     assert parsed(replace(verified, variants=())).get("tests") == "0"
+
+
+def test_where_the_outputs_part_is_in_the_document(verified):
+    lost = replace(verified.variants[0], first_divergence="real: weight 2.weight[1, 5] is not the source's")
+    (suite,) = parsed(replace(verified, variants=(lost,)))
+    assert suite.findtext("system-err") == lost.first_divergence
