@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import signal
 import sys
@@ -24,20 +26,19 @@ def main() -> NoReturn:
 
 
 def _run(arguments: list[str]) -> int:
-    debug = "--debug" in arguments
     try:
         from deploykit.cli import app
 
         code = app.group.main(args=arguments, prog_name="deploykit", standalone_mode=False)
     except DeploykitError as error:
-        return _tell(error, debug)
+        return _tell(error, arguments)
     except click.exceptions.NoArgsIsHelpError:
-        return _tell(UsageError("deploykit", "no command is named", "deploykit --help"), debug)
+        return _tell(UsageError("deploykit", "no command is named", "deploykit --help"), arguments)
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "deploykit"
-        return _tell(UsageError(where, error.format_message().rstrip("."), f"{where} --help"), debug)
+        return _tell(UsageError(where, error.format_message().rstrip("."), f"{where} --help"), arguments)
     except click.ClickException as error:
-        return _tell(UsageError("deploykit", error.format_message(), "deploykit --help"), debug)
+        return _tell(UsageError("deploykit", error.format_message(), "deploykit --help"), arguments)
     except (KeyboardInterrupt, click.Abort):
         print("error[INTERRUPTED]: deploykit: stopped; hint: nothing half-written was left behind", file=sys.stderr)
         return _die_of(_received)
@@ -45,22 +46,30 @@ def _run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _die_of(signal.SIGPIPE)
     except OSError as error:
-        return _tell(from_os_error(error, error.filename or "deploykit"), debug)
+        return _tell(from_os_error(error, error.filename or "deploykit"), arguments)
     except Exception as error:  # noqa: BLE001 - the last edge: a bug, said as such
         wrong = InternalError("deploykit", f"{type(error).__name__}: {error}", "report this with the output of --debug")
         wrong.__cause__ = error
-        return _tell(wrong, debug)
+        return _tell(wrong, arguments)
     return code if isinstance(code, int) else 0
 
 
-def _tell(error: DeploykitError, debug: bool) -> int:
+def _tell(error: DeploykitError, arguments: list[str]) -> int:
     print(error, file=sys.stderr)
-    if debug:
+    if _wants_json(arguments):
+        fields = {"code": error.code, "subject": error.subject, "message": error.message, "hint": error.hint}
+        print(json.dumps({"schema": 1, "exit_code": error.exit_code, "error": fields}, indent=2))
+    if "--debug" in arguments:
         import traceback
 
         traceback.print_exception(error)
         print(error.detail, file=sys.stderr)
     return error.exit_code
+
+
+def _wants_json(arguments: list[str]) -> bool:
+    """Whether stdout is promised to be one JSON document, whatever happens."""
+    return "--json=-" in arguments or ("--json", "-") in itertools.pairwise(arguments)
 
 
 _received = signal.SIGINT

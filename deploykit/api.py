@@ -88,7 +88,7 @@ def export(
 def verify(
     bundle: str | Path,
     *,
-    variants: Sequence[str] | None = None,
+    variants: Sequence[str] | str | None = None,
     provider: str = CPU,
     trust_code: bool = False,
     limits: Mapping[str, float] | None = None,
@@ -109,7 +109,7 @@ def verify(
     """
     request = verify_pipeline.VerifyRequest(
         Path(bundle),
-        tuple(variants) if variants is not None else None,
+        _names(variants),
         provider_name(provider),
         trust_code,
         dict(limits or {}),
@@ -120,7 +120,7 @@ def verify(
 def bench(
     bundle: str | Path,
     *,
-    variants: Sequence[str] | None = None,
+    variants: Sequence[str] | str | None = None,
     provider: str = CPU,
     batches: Sequence[int] = (1,),
     threads: int | None = None,
@@ -149,7 +149,7 @@ def bench(
     """
     request = bench_pipeline.BenchRequest(
         Path(bundle),
-        tuple(variants) if variants is not None else None,
+        _names(variants),
         provider_name(provider),
         tuple(batches),
         threads,
@@ -159,6 +159,13 @@ def bench(
         SourceSpec.parse(source) if source else None,
     )
     return bench_pipeline.bench(request, progress or Silent())
+
+
+def _names(variants: Sequence[str] | str | None) -> tuple[str, ...] | None:
+    """Names as a tuple; a text is a comma-separated list, as on the command line."""
+    if variants is None:
+        return None
+    return tuple(name.strip() for name in variants.split(",")) if isinstance(variants, str) else tuple(variants)
 
 
 def _adopt(module: torch.nn.Module, example_inputs: Any, source: SourceSpec) -> None:

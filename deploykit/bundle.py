@@ -1,6 +1,6 @@
 """The directory that holds a model's variants, reference and reports: written whole or not at all, checked before use.
 
-`Manifest` is the record (pydantic, strict). `Staging` builds a bundle beside its place and swaps it in by rename.
+`Manifest` is the record (pydantic, strict); `publish.py` puts a bundle in its place.
 `Bundle` opens one: sizes, then digests, then that the set of files is exactly the manifest's.
 """
 

@@ -11,6 +11,7 @@ import importlib
 import inspect
 import json
 import os
+import re
 import resource
 import signal
 import struct
@@ -23,6 +24,9 @@ from deploykit.errors import DeploykitError, InternalError, UsageError, WorkErro
 
 MAX_MESSAGE = 64 << 20
 """Longest message in bytes, either way: tensors travel as files."""
+
+BRIEF = 200
+"""Longest foreign message in characters; the whole of it is in the error's detail."""
 
 _PR_SET_PDEATHSIG = 1
 _OUT_OF_MEMORY = (
@@ -44,7 +48,7 @@ def run_step(step: str, arguments: dict[str, Any], note: Callable[[str], None]) 
     """Run `module:function` of `deploykit.steps` and give its result.
 
     Raises:
-        DeploykitError: always, for whatever went wrong; a foreign exception is its cause.
+        DeploykitError: whatever went wrong; a foreign exception is its cause.
     """
     module, _, name = step.partition(":")
     try:
@@ -63,7 +67,7 @@ def run_step(step: str, arguments: dict[str, Any], note: Callable[[str], None]) 
 
 
 def _foreign(step: str, module: str, error: Exception) -> DeploykitError:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = brief(str(error)) or type(error).__name__
     if any(sign in text for sign in _OUT_OF_MEMORY):
         return _memory(step, text)
     if isinstance(error, TypeError | AttributeError | KeyError) and _raised_here(error):
@@ -71,6 +75,13 @@ def _foreign(step: str, module: str, error: Exception) -> DeploykitError:
     return WorkError(
         step, f"{type(error).__name__}: {text}", "see the whole error with --debug", _STEP_CODE.get(module)
     )
+
+
+def brief(text: str) -> str:
+    """The first line of a foreign message, short and without paths: it goes into manifests and tables."""
+    first = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    plain = re.sub(r"(?<![\w.])(?:/[\w.+@-]+)+/", "", first)
+    return plain if len(plain) <= BRIEF else plain[: BRIEF - 1] + "…"
 
 
 def _memory(step: str, text: str) -> DeploykitError:

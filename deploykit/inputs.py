@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deploykit.errors import RefusedError, UsageError, from_os_error
-from deploykit.signature import Feeds, Signature, TensorSpec
+from deploykit.signature import Dim, Feeds, Signature, TensorSpec
 
 MAX_REAL = 1024
 """Most real samples kept. A drop of 0.5 points cannot be excluded at 95 % with under 539 (z²/(n+z²) ≤ 0.005)."""
@@ -26,7 +26,11 @@ SYNTHETIC = 64
 """Samples drawn where the user gives none."""
 
 CALIBRATION = 64
-"""Calibration samples drawn where the user gives none."""
+"""Calibration samples drawn where the user gives none, and most that are cut from the user's."""
+
+MIN_CALIBRATION = 16
+ENOUGH = 560
+"""Labelled samples that are left to judge with where there are so many and `MIN_CALIBRATION` more."""
 
 BATCHES = (1, 2, 3, 7, 64)
 """Batch sizes tried: one, two, odd ones, and one that is larger than any vector register."""
@@ -83,6 +87,7 @@ class Samples:
         labels = arrays.pop("labels", None)
         calibration = {n.removeprefix("calibration."): a for n, a in arrays.items() if n.startswith("calibration.")}
         real = {n: a for n, a in arrays.items() if not n.startswith("calibration.")}
+        _check_values(path, real, labels)
         lengths = {len(a) if a.ndim else 0 for a in (*real.values(), *(() if labels is None else (labels,)))}
         if len(lengths) != 1 or 0 in lengths:
             raise UsageError(
@@ -93,12 +98,22 @@ class Samples:
         return cls(real, None if labels is None else labels.astype(np.int64), calibration, origin)
 
 
+def _check_values(path: Path, real: Feeds, labels: NDArray[Any] | None) -> None:
+    if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "iu" or (labels < 0).any()):
+        what = f"labels are {labels.dtype}{list(labels.shape)}"
+        raise UsageError(str(path), what, "give one class number from 0 per sample", "BAD_SAMPLES")
+    for name, array in real.items():
+        if array.dtype.kind in "fc" and not np.isfinite(array).all():
+            raise UsageError(str(path), f"{name} holds NaN or infinity", "judge with finite samples", "BAD_SAMPLES")
+
+
 def _split(real: Feeds, labels: NDArray[Any] | None) -> Samples:
     """The last fifth (at most `CALIBRATION`, at least one row) calibrates, the rest judges."""
     rows = len(next(iter(real.values())))
     if rows < 2:
         raise UsageError("--samples", "one sample cannot both calibrate and judge", "give at least two", "BAD_SAMPLES")
-    cut = rows - max(1, min(CALIBRATION, rows // 5))
+    spare = rows - ENOUGH if labels is not None and rows - ENOUGH >= MIN_CALIBRATION else rows
+    cut = rows - max(1, min(CALIBRATION, rows // 5, spare))
     kept = None if labels is None else labels[:cut].astype(np.int64)
     return Samples({n: a[:cut] for n, a in real.items()}, kept, {n: a[cut:] for n, a in real.items()})
 
@@ -241,12 +256,24 @@ class _Source:
             for count in sorted({min(max(batch, low), top, self.cap) for batch in BATCHES}):
                 yield self.case(f"batch-{count}", "shapes", "full", self.rows(count, self.generator()))
         for dim in self.signature.dims:
-            if dim.name == self.signature.batch_dim or self.samples is not None or dim.name not in self.sizes:
+            if dim.name == self.signature.batch_dim or dim.name not in self.sizes:
                 continue
-            size = self.sizes[dim.name] + 1
-            if size <= dim.max:
+            if self.samples is not None:
+                yield from self._cut(dim)
+            elif (size := self.sizes[dim.name] + 1) <= dim.max:
                 inputs = self.draw({**self.sizes, dim.name: size}, self.generator())
                 yield self.case(f"{dim.name}-{size}", "shapes", "full", inputs)
+
+    def _cut(self, dim: Dim) -> Iterator[CaseInputs]:
+        """Real rows one element shorter along `dim`: what they are made of stays valid."""
+        base = self.rows(self.batch, self.generator())
+        cut, size = dict(base), 0
+        for spec in self.signature.inputs:
+            for axis in (axis for axis, name in enumerate(spec.shape) if name == dim.name):
+                size = cut[spec.name].shape[axis] - 1
+                cut[spec.name] = np.take(cut[spec.name], np.arange(size), axis=axis)
+        if size >= max(1, dim.min):
+            yield self.case(f"{dim.name}-{size}", "shapes", "full", cut)
 
     def constants(self) -> Iterator[CaseInputs]:
         """Zeros, ones, and one constant per sample across the range of the base."""

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from deploykit.bundle import MANIFEST, REPORTS, Bundle, Manifest, record_files
+from deploykit.bundle import MANIFEST, Bundle, Manifest, record_files
 from deploykit.errors import StorageError, UsageError, from_os_error
 
 _AT_FDCWD = -100
@@ -168,8 +168,3 @@ def made_here(bundle: Bundle) -> bool:
     with contextlib.suppress(OSError, RuntimeError):
         return (_state() / bundle.digest).is_file()
     return False
-
-
-def clear_reports(bundle: Bundle) -> None:
-    """Drop reports of earlier measurements."""
-    shutil.rmtree(bundle.path / REPORTS, ignore_errors=True)

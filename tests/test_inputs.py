@@ -134,7 +134,7 @@ def test_files_that_are_no_samples(tmp_path, content, error):
 
 
 def test_samples_that_do_not_fit_are_refused(signature, tmp_path):
-    np.savez(tmp_path / "s.npz", x=np.zeros((3, 5), np.float32), labels=np.zeros(2))
+    np.savez(tmp_path / "s.npz", x=np.zeros((3, 5), np.float32), labels=np.zeros(2, int))
     with pytest.raises(UsageError, match="lengths"):
         Samples.load(tmp_path / "s.npz")
     np.savez(tmp_path / "one.npz", x=np.zeros((1, 5), np.float32))
@@ -145,3 +145,29 @@ def test_samples_that_do_not_fit_are_refused(signature, tmp_path):
     wrong = Samples({"x": np.zeros((9, 4), np.float32)}, None, {"x": np.zeros((9, 4), np.float32)})
     with pytest.raises(UsageError, match="shape"):
         list(campaign(signature, EXAMPLE, wrong, 1))
+
+
+@pytest.mark.parametrize("labels", [np.eye(5), np.zeros((5, 1), int), np.full(5, 1.5), np.array([0, 1, -1, 0, 0])])
+def test_labels_that_are_no_class_numbers_are_refused(tmp_path, labels):
+    np.savez(tmp_path / "s.npz", x=np.zeros((5, 5), np.float32), labels=labels)
+    with pytest.raises(UsageError, match="labels"):
+        Samples.load(tmp_path / "s.npz")
+
+
+def test_samples_with_nan_are_refused(tmp_path):
+    np.savez(tmp_path / "s.npz", x=np.array([[1.0], [np.nan]], np.float32))
+    with pytest.raises(UsageError, match="NaN"):
+        Samples.load(tmp_path / "s.npz")
+
+
+@pytest.mark.parametrize(("rows", "judged"), [(100, 80), (500, 436), (600, 560), (1000, 936)])
+def test_labelled_samples_are_spent_on_judging_first(tmp_path, rows, judged):
+    np.savez(tmp_path / "s.npz", x=np.zeros((rows, 1), np.float32), labels=np.zeros(rows, int))
+    assert len(Samples.load(tmp_path / "s.npz").labels) == judged
+
+
+def test_another_length_is_tried_with_real_samples_too():
+    tokens = Signature((TensorSpec("ids", "int64", ("N", "L")),), dims=(Dim("N"), Dim("L")))
+    given = Samples({"ids": np.arange(80).reshape(16, 5)}, None, {"ids": np.arange(10).reshape(2, 5)})
+    found = {case.id: case for case in campaign(tokens, {"ids": np.zeros((2, 5), np.int64)}, given, 1)}
+    assert np.array_equal(found["L-4"].inputs["ids"], given.real["ids"][:8, :4])

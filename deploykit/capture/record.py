@@ -47,7 +47,12 @@ class Recorder:
         Raises:
             WorkError: NAN_REFERENCE, eager itself answers a finite in-distribution input with NaN.
         """
-        expected = arrays(call(self._module, inputs.inputs))
+        try:
+            expected = arrays(call(self._module, inputs.inputs))
+        except (RuntimeError, ValueError, IndexError) as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            hint = "give inputs that the model takes with --samples, or narrow what --input promises"
+            raise WorkError(f"case {inputs.id}", f"eager refuses it: {first}", hint, "REFERENCE_ERROR") from error
         if inputs.input_class in {"real", "in range"}:
             _check_finite(expected, inputs.id)
         expected64 = self._exact(inputs.inputs) if inputs.gate == "full" else {}

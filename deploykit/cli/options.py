@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from deploykit.pipeline.bench import BenchRequest
     from deploykit.pipeline.export import ExportRequest
     from deploykit.pipeline.train import TrainRequest
+    from deploykit.pipeline.verify import VerifyRequest
 
 SEED = click.IntRange(0, 2**32 - 1)
 """What torch, numpy and scikit-learn all take."""
@@ -125,6 +126,31 @@ def export_request(source: str, output: Path | None, given: dict[str, Any]) -> E
         raise UsageError(str(samples), "no such samples file", "check the path", "NOT_FOUND")
     target = output or Path("artifacts") / spec.name
     return ExportRequest(spec, target, given["variants"], samples, given["force"], train_request(given))
+
+
+def verify_request(bundle: Path, given: dict[str, Any]) -> VerifyRequest:
+    """The options of verify as a request.
+
+    Raises:
+        UsageError: options that do not go together, an unknown provider, or something that is no limit.
+    """
+    from deploykit.pipeline.verify import VerifyRequest
+    from deploykit.session import provider_name
+
+    artifact, variants, precision = given["artifact"], given["variants"], given["precision"]
+    if artifact is not None and variants is not None:
+        raise UsageError("--variants", "does not go with --artifact", "give one of the two")
+    if artifact is None and precision is not None:
+        raise UsageError("--precision", "only --artifact needs it", "leave it out, or give --artifact FILE")
+    return VerifyRequest(
+        bundle,
+        names(variants),
+        provider_name(given["on"]),
+        given["trust_code"],
+        limits_of(given["limits"]),
+        artifact,
+        precision or "fp32",
+    )
 
 
 def bench_request(bundle: Path, given: dict[str, Any]) -> BenchRequest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,7 +16,7 @@ from deploykit.cli import options
 @click.option("--variants", metavar="LIST", help="Comma-separated names. [default: all of the bundle]")
 @click.option("--on", default="cpu", show_default=True, metavar="PROVIDER", help="cpu, cuda, or a full provider name.")
 @click.option("--artifact", type=Path, metavar="FILE", help="Judge this file, made elsewhere, instead of the variants.")
-@click.option("--precision", default="fp32", show_default=True, help="The budget that --artifact is held to.")
+@click.option("--precision", metavar="NAME", help="The budget that --artifact is held to. [default: fp32]")
 @click.option(
     "--set", "limits", multiple=True, metavar="budget.KEY=VALUE", help="Change a limit; loosening is printed."
 )
@@ -37,27 +38,22 @@ from deploykit.cli import options
 )
 @options.common
 def command(
-    bundle: Path, variants: str | None, on: str, artifact: Path | None, precision: str, limits: tuple[str, ...],
-    inconclusive: str, trust_code: bool, junit: Path | None, summary: Path | None, json_to: str | None,
-    quiet: bool, debug: bool,  # noqa: ARG001
-) -> int:  # fmt: skip
+    bundle: Path, junit: Path | None, summary: Path | None, json_to: str | None, quiet: bool, **given: Any
+) -> int:
     """The parity gate: hold every variant of BUNDLE to what eager PyTorch answered."""
     from deploykit.bundle import Bundle
     from deploykit.pipeline.run import store_verify
-    from deploykit.pipeline.verify import VerifyRequest, verify
+    from deploykit.pipeline.verify import verify
     from deploykit.report import junit as junit_form
     from deploykit.report import markdown, text
-    from deploykit.session import provider_name
 
-    request = VerifyRequest(
-        bundle, options.names(variants), provider_name(on), trust_code, options.limits_of(limits), artifact, precision
-    )
+    request = options.verify_request(bundle, given)
     report = verify(request, options.progress_for(quiet=quiet))
-    if artifact is None and variants is None and os.access(bundle, os.W_OK):
+    if request.is_whole and os.access(bundle, os.W_OK):
         store_verify(Bundle(bundle), report)
     if junit is not None:
         options.write(junit, junit_form.render_verify(report))
     if summary is not None:
         options.append(summary, markdown.render_verify(report))
     options.emit(report, text.render_verify(report), json_to)
-    return 0 if report.exit_code == 3 and inconclusive == "warn" else report.exit_code
+    return 0 if report.exit_code == 3 and given["inconclusive"] == "warn" else report.exit_code

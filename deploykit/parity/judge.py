@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -40,6 +40,7 @@ class Judge:
     checks: list[Check] = field(default_factory=list)
     decisions: Decisions | None = None
     divergence: str | None = None
+    exactness: list[tuple[float, Case, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.scale.classifier is not None:
@@ -66,14 +67,29 @@ class Judge:
         if mismatch := compare.pattern(name, expected, actual):
             self._pattern(case, mismatch, compare.spoiled_rows(expected, actual))
             return
-        if case.gate == "pattern" or expected.dtype.kind not in "fc":
-            reason = "same non-finite pattern" if case.gate == "pattern" else "exact"
-            self._mark(case, name, "pass", "", "different", 0.0, 0.0, reason)
+        if expected.dtype.kind not in "fc":
+            self._mark(case, name, "pass", "", "different", 0.0, 0.0, "exact")
+            return
+        if case.gate == "pattern":
+            self._clean_rows(case, name, actual)
             return
         if self.budget.max_r is not None:
             self._relative_noise(case, name, actual)
         else:
             self._signal_to_noise(case, name, actual)
+
+    def _clean_rows(self, case: Case, name: str, actual: np.ndarray) -> None:
+        """Same non-finite pattern; now the rows that eager keeps finite must not have felt their neighbours."""
+        expected = case.expected[name]
+        clean = np.isfinite(expected).reshape(len(expected), -1).all(axis=1) if expected.ndim else np.array(False)
+        if not clean.any():
+            self._mark(case, name, "pass", "", "different", 0.0, 0.0, "same non-finite pattern")
+            return
+        left = replace(case, gate="full", expected={name: expected[clean]}, expected64={}, rows=None, noise={})
+        if self.budget.max_r is not None:
+            self._relative_noise(left, name, actual[clean])
+        elif self.budget.strict_pattern:
+            self._signal_to_noise(left, name, actual[clean])
 
     def _relative_noise(self, case: Case, name: str, actual: np.ndarray) -> None:
         """R against float64; against eager fp32 with a fixed floor where the reference is weak."""
@@ -82,8 +98,8 @@ class Judge:
         value = error / base if base else (0.0 if error == 0.0 else math.inf)
         factor = self.budget.small_factor if target.size < SMALL else 1.0
         limit = (self.budget.max_r or 0.0) * factor
-        reason = self.budget.reason
-        if name not in case.expected64:
+        reason = self.budget.reason + ("; small case, limit doubled" if factor != 1.0 else "")
+        if name not in case.expected64 and case.input_class != "non-finite":
             reason = f"weak reference: no float64 answer, compared with eager fp32; {reason}"
         verdict, code = self._grade(value, limit, (self.budget.warn_r or limit) * factor)
         if verdict == "fail":
@@ -96,7 +112,8 @@ class Judge:
         if case.input_class == "constant" and self._half(case, name, target, actual):
             return  # off the distribution a fixed number of decibels says little; eager's own half precision says it
         error = compare.rmse(target, actual)
-        value = compare.sqnr_db(self.scale.signal_of(case, name), error)
+        signal = self.scale.signal_of(case, name)
+        value = compare.sqnr_db(signal or compare.rms(target), error)  # a constant output has no centred signal
         floor, warn = self.budget.min_sqnr_db or 0.0, self.budget.warn_sqnr_db or 0.0
         judged = self.budget.values_everywhere or case.input_class in {*IN_DISTRIBUTION, "shapes"}
         reason, code = self.budget.reason, "SQNR_LOW"
@@ -108,12 +125,17 @@ class Judge:
             verdict, code = "pass", ""
         self._mark(case, name, verdict, code, "centred_sqnr_db", value, floor, reason, at_least=True)
         if case.input_class in IN_DISTRIBUTION:
-            self._applied(case, name, value)
             self._half(case, name, target, actual)
+            if signal:
+                self.exactness.append((value, case, name))
 
-    def _applied(self, case: Case, name: str, value: float) -> None:
+    def check_applied(self) -> None:
+        """Fail when no output shows the precision change: each answer with a signal in it is too exact for that."""
         ceiling = self.budget.not_applied_db
-        if ceiling is not None and value > ceiling:
+        if ceiling is None or not self.exactness:
+            return
+        value, case, name = min(self.exactness, key=lambda entry: entry[0])
+        if value > ceiling:
             reason = "too exact for this precision: the change did not happen"
             self._mark(case, name, "fail", "VARIANT_NOT_APPLIED", "centred_sqnr_db", value, ceiling, reason)
 
@@ -182,6 +204,7 @@ class Judge:
 
 def conclude(name: str, provider: str | None, judge: Judge) -> VariantReport:
     """The variant's verdict: one failure fails it, else one open question leaves it open."""
+    judge.check_applied()
     checks = [*judge.checks, *(judge.decisions.checks() if judge.decisions else [])]
     failed = [check for check in checks if check.verdict == "fail"]
     open_ = [check for check in checks if check.verdict == "inconclusive"]
@@ -190,8 +213,11 @@ def conclude(name: str, provider: str | None, judge: Judge) -> VariantReport:
     code, reason = "", f"{len(checks)} checks" + (f", {warned} with a warning" if warned else "")
     for first in (*failed, *open_)[:1]:
         code, reason = first.code, f"{first.id}: {first.reason}"
+    exit_code = EXIT_OF[verdict]
+    if checks and all(check.metric == "runs" for check in checks):
+        verdict, exit_code = "error", 4
     if not checks:
-        verdict, code, reason = "inconclusive", "SAMPLE_SIZE", "no case was compared"
+        verdict, code, reason, exit_code = "inconclusive", "SAMPLE_SIZE", "no case was compared", 3
     if judge.budget.loosened:
         reason += f" (loosened: {', '.join(judge.budget.loosened)})"
-    return VariantReport(name, verdict, provider, tuple(checks), code, reason, judge.divergence, EXIT_OF[verdict])
+    return VariantReport(name, verdict, provider, tuple(checks), code, reason, judge.divergence, exit_code)

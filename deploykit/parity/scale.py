@@ -67,7 +67,8 @@ class Scale:
         """
         exact = truth(case, name)
         pooled = self.noise.get(name, 0.0) if exact.size < SMALL else 0.0
-        floor = max(ULP32, pooled) * compare.rms(exact)
+        unit = {"float64": 2.0**-53, "float16": 2.0**-11}.get(case.expected[name].dtype.name, ULP32)
+        floor = max(unit, pooled) * compare.rms(exact)
         own = case.noise.get(name, Noise(None)).fp32 or 0.0
         return max(own, floor) if name in case.expected64 else 4.0 * floor
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from deploykit import plan, registry
+from deploykit import plan, registry, units
 from deploykit.bundle import WEIGHTS, Bundle, Manifest, ReferenceRecord, SourceRecord, VariantRecord
 from deploykit.errors import DeploykitError, WorkError
 from deploykit.inputs import Samples
@@ -194,7 +194,7 @@ class _Workshop:
     ) -> dict[str, Any]:
         base = made[variant.base or ""]
         if base.file is None:
-            raise WorkError(variant.name, f"its base {base.name} was not made: {base.reason}", "see there", base.code)
+            raise WorkError(variant.name, f"its base {base.name} was not made", "see there", base.code)
         answer: dict[str, Any] = pool.worker("transforms").call(
             "transforming:transform",
             name=variant.plugin,
@@ -266,8 +266,7 @@ def _version(name: str) -> str | None:
 
 
 def _size(folder: Path) -> str:
-    total = sum(path.stat().st_size for path in folder.iterdir())
-    return f"{total / 1e6:.2f} MB" if total >= 1e6 else f"{total / 1e3:.1f} kB"
+    return units.size(sum(path.stat().st_size for path in folder.iterdir()))
 
 
 def _generous() -> Limits:

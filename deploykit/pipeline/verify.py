@@ -50,6 +50,11 @@ class VerifyRequest:
     artifact: Path | None = None
     precision: str = "fp32"
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it asks the gate as it is about all of the bundle: only such an answer is kept with the bundle."""
+        return self.artifact is None and self.variants is None and not self.limits
+
 
 def verify(request: VerifyRequest, progress: Progress) -> VerifyReport:
     """The parity gate.

@@ -14,7 +14,7 @@ def render_manifest(bundle: Bundle) -> str:
     manifest = bundle.manifest
     source, reference = manifest.source, manifest.reference
     named = f"{source.spec.kind}:{source.spec.target}" if source.spec.target else source.spec.kind
-    exact = reference.float64 or "impossible (weak reference)"
+    exact = f"by module.{reference.float64}()" if reference.float64 else "impossible (weak reference)"
     lines = [
         f"bundle {manifest.name} at {escape(str(bundle.path))}",
         f"  source     {escape(named)}, {source.parameters:,} parameters, sha256 {source.digest[:16]}…",

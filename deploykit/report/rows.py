@@ -155,6 +155,8 @@ def bench_notes(report: BenchReport) -> list[str]:
             notes.setdefault(f"* not steady: {row.reason}", []).append(row.name)
     spans = sorted({(row.median_ci_level, row.launches) for row in report.variants if row.median_ci_level})
     lines = [f"interval of the median: {level:.0%} confidence, over {launches} launches" for level, launches in spans]
+    if (eager := report.protocol.get("eager", "measured")) != "measured":
+        lines.append(f"eager {escape(str(eager))}")
     return lines + [f"{escape(text)} ({', '.join(dict.fromkeys(names))})" for text, names in notes.items()]
 
 
@@ -168,4 +170,8 @@ def headroom(check: Check) -> str:
     room = check.headroom
     if room is None:
         return "-"
-    return f"{room:.1f} dB" if check.metric.endswith("_db") else f"{room:.1f}×"
+    if math.isinf(room):
+        return "exact" if room > 0 else "none"
+    if check.metric.endswith("_db"):
+        return f"{room:.1f} dB"
+    return f"{room:.1f}×" if room < 10_000 else "> 10⁴×"

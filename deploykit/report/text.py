@@ -23,7 +23,8 @@ def render_verify(report: VerifyReport) -> str:
     lines += [escape(line) for variant in report.variants for line in rows.findings(variant)]
     lines += [escape(line) for line in rows.task_lines(report)]
     ran = sorted({variant.provider for variant in report.variants if variant.provider})
-    lines.append(escape(f"ran on {', '.join(ran) or 'nothing'} (read back from the sessions)"))
+    if ran:
+        lines.append(escape(f"ran on {', '.join(ran)} (read back from the sessions)"))
     return "\n".join(lines)
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 from deploykit import inputs
 from deploykit.bundle import CaseRecord, ReferenceRecord
-from deploykit.capture import health, record
-from deploykit.reference import save_arrays, save_case
+from deploykit.capture import health, ranges, record
+from deploykit.errors import UsageError
+from deploykit.parity.scale import classifier_output
+from deploykit.reference import Case, save_arrays, save_case
 from deploykit.results import to_data
 from deploykit.sources._weights import save_weights
 from deploykit.steps import live
@@ -31,8 +33,10 @@ def capture(source: dict[str, Any] | None, samples: str | None, stage: str, scra
     model = live.load(source) if source is not None else live.current()
     health.check(model)
     model = replace(model, signature=record.with_outputs(model))
-    live.adopt(model)
     given = inputs.Samples.load(Path(samples)) if samples else None
+    if given is None and source is not None and source["inputs"]:
+        model = ranges.widened(model)
+    live.adopt(model)
     records, float64 = _reference(model, given, Path(stage), seed)
     folder = Path(stage) / "source"
     folder.mkdir()
@@ -58,11 +62,26 @@ def _reference(model: Any, given: inputs.Samples | None, stage: Path, seed: int)
     records = []
     for question in inputs.campaign(model.signature, model.example, given, seed):
         case = recorder.answer(question)
+        _check_labels(case)
         file = f"reference/{case.id}.safetensors"
         save_case(case, stage / file)
         fields = asdict(case)
         records.append(CaseRecord(file=file, **{name: fields[name] for name in _RECORDED}, noise=case.noise))
     return records, recorder.float64
+
+
+def _check_labels(case: Case) -> None:
+    """Labels are classes of the output that decides; where none does, they would be ignored in silence."""
+    if case.labels is None:
+        return
+    output = classifier_output(case)
+    if output is None:
+        hint = "return one [rows, classes] tensor, or give samples without labels"
+        raise UsageError("labels", "the model has no single output that decides", hint, "BAD_SAMPLES")
+    classes, highest = case.expected[output].shape[1], int(case.labels.max(initial=0))
+    if highest >= classes:
+        hint = "number the classes from 0"
+        raise UsageError("labels", f"class {highest} is named and {output} has {classes}", hint, "BAD_SAMPLES")
 
 
 _RECORDED = ("id", "input_class", "gate", "rows", "seed")

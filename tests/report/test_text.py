@@ -22,7 +22,7 @@ def test_the_verdict_comes_first_and_the_provider_last(verified):
     assert "mlp" in page.splitlines()[0]
     assert "CPUExecutionProvider" in page.splitlines()[-1]
     nothing = text.render_verify(replace(verified, variants=verified.variants[3:]))
-    assert "ran on nothing" in nothing
+    assert "ran on" not in nothing
 
 
 def test_findings_warnings_and_decisions_are_told(verified):

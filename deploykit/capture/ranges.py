@@ -1,0 +1,51 @@
+"""Which integers a model takes: an index that stays at 0 and 1 proves nothing about the rest of a table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from deploykit.capture.calling import call
+from deploykit.model import LoadedModel
+
+MAX_PROBED = 1 << 20
+"""Indices above this are not looked for: no vocabulary is larger."""
+
+UNBOUNDED = 127
+"""Highest value tried for an integer that eager takes at any size: it is no index."""
+
+
+def widened(model: LoadedModel) -> LoadedModel:
+    """The model with an example whose integers span what eager takes, found by asking it.
+
+    Only for inputs that the user described by name, dtype and shape: drawn examples hold 0 and 1.
+    """
+    example = dict(model.example)
+    for name, array in model.example.items():
+        if array.dtype.kind in "iu" and array.size:
+            spread = np.linspace(0, _highest(model, name), array.size).astype(array.dtype)
+            example[name] = spread.reshape(array.shape)
+    return replace(model, example=example)
+
+
+def _highest(model: LoadedModel, name: str) -> int:
+    """The largest value that eager takes everywhere in `name`, by doubling and bisection."""
+    limit = min(MAX_PROBED, int(np.iinfo(model.example[name].dtype).max))
+    low, high = 1, 2
+    while high <= limit and _takes(model, name, high):
+        low, high = high, high * 2
+    if high > limit:
+        return min(UNBOUNDED, limit)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _takes(model, name, middle) else (low, middle)
+    return low
+
+
+def _takes(model: LoadedModel, name: str, value: int) -> bool:
+    try:
+        call(model.module, {**model.example, name: np.full_like(model.example[name], value)})
+    except (IndexError, RuntimeError, ValueError):
+        return False
+    return True
