@@ -645,3 +645,24 @@ def test_scales_come_from_the_judged_cases_of_the_reference_alone(cases):
     assert scale.signal["output"] == pytest.approx(np.sqrt((WEIGHT**2).sum() / 3), rel=0.3)
     assert 2**-26 < scale.noise["output"] < 2**-22
     assert Scale.of([]) == Scale({}, {}, None)
+
+
+def test_clean_rows_of_an_ill_conditioned_model_are_held_to_its_own_noise(cases):
+    """Eager's noise is far above a unit in the last place: an equally noisy answer beside a NaN row is no failure."""
+    level = 3e-4
+    noise = np.random.default_rng(1)
+    wide = [
+        replace(
+            c,
+            expected={"output": np.tile(c.expected["output"], (1, 400))},
+            expected64=c.expected64 and {"output": np.tile(c.expected64["output"], (1, 400))},
+            noise=c.noise and {"output": Noise(level)},
+        )
+        for c in cases
+    ]
+
+    def equally_noisy(case):
+        exact = case.expected["output"]
+        return (exact + level * noise.standard_normal(exact.shape)).astype(np.float32)
+
+    assert judged(wide, equally_noisy).verdict == "pass"
