@@ -242,7 +242,12 @@ def progress_for(*, quiet: bool) -> Progress:
         return Silent()
     from deploykit.cli.progress import Bar, Lines
 
-    return Bar() if sys.stderr.isatty() else Lines()
+    if not sys.stderr.isatty():
+        return Lines()
+    context = click.get_current_context()
+    context.obj = bar = Bar()
+    context.call_on_close(bar.close)  # also after Ctrl-C: the cursor must come back
+    return bar
 
 
 def emit(result: Any, text: str, json_to: str | None) -> None:
@@ -251,6 +256,8 @@ def emit(result: Any, text: str, json_to: str | None) -> None:
     Raises:
         StorageError: the JSON file cannot be written.
     """
+    if (bar := click.get_current_context().obj) is not None:
+        bar.close()  # results come after the bar, not through it
     if json_to == "-":
         click.echo(to_json(result), nl=False)
         return

@@ -43,22 +43,22 @@ class Bar:
 
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
         self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._task = None if self._bar.finished else self._bar.add_task("", total=None)
+        self._task = self._bar.add_task("", total=None)
 
     def stage(self, title: str, total: int) -> None:
         """A stage begins: the bar starts over."""
         self._bar.start()
-        if self._task is not None:
-            self._bar.reset(self._task, description=title, total=total)
+        self._bar.reset(self._task, description=title, total=total)
 
     def step(self, text: str) -> None:
         """One step is done."""
         self.note(text)
-        if self._task is not None:
-            self._bar.advance(self._task)
-            if all(task.finished for task in self._bar.tasks):
-                self._bar.stop()
+        self._bar.advance(self._task)
 
     def note(self, text: str) -> None:
         """A line above the bar."""
         self._bar.console.print(escape(text, 200), highlight=False, markup=False)
+
+    def close(self) -> None:
+        """Take the bar away and show the cursor again; safe to call twice."""
+        self._bar.stop()

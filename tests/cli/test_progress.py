@@ -1,0 +1,63 @@
+"""Progress: a bar on a terminal that gives the cursor back whatever happens, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+
+from deploykit.cli.progress import Lines
+
+HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
+
+
+def on_a_terminal(*arguments, interrupt_at=None):
+    """Run deploykit with a real terminal as stderr; what it wrote there, and its exit status."""
+    ours, theirs = pty.openpty()
+    argv = [sys.executable, "-m", "deploykit", *map(str, arguments)]
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        said, deadline = "", time.monotonic() + 120
+        while time.monotonic() < deadline:
+            try:
+                said += os.read(ours, 65536).decode()
+            except OSError:  # the other end is closed
+                break
+            if interrupt_at is not None and interrupt_at in said:
+                interrupt_at = None
+                process.send_signal(signal.SIGINT)
+        out = process.stdout.read().decode()
+        code = process.wait(30)
+    os.close(ours)
+    return said, out, code
+
+
+def test_a_terminal_gets_a_bar_and_its_cursor_back(tiny_bundle):
+    said, out, code = on_a_terminal("verify", tiny_bundle, "--variants", "onnx")
+    assert code == 0, said
+    assert "onnx: pass" in said
+    assert said.rindex(SHOW) > said.rindex(HIDE)
+    assert "parity of" in out
+    assert "\x1b" not in out
+
+
+def test_ctrl_c_gives_the_cursor_back_too(tiny_source, tmp_path):
+    said, _, code = on_a_terminal("export", tiny_source, "-o", tmp_path / "b", interrupt_at=HIDE)
+    assert code == -signal.SIGINT
+    assert said.rindex(SHOW) > said.rindex(HIDE)
+    assert "error[INTERRUPTED]" in said
+    assert not (tmp_path / "b").exists()
+
+
+def test_lines_count_their_steps_and_escape_what_they_show(capsys):
+    lines = Lines()
+    lines.stage("export", 2)
+    lines.step("one\x1b[31m")
+    lines.note("beside")
+    lines.step("two")
+    said = [line.split("] ", 1)[1] for line in capsys.readouterr().err.splitlines()]
+    assert said == ["export 1/2: one\\x1b[31m", "beside", "export 2/2: two"]
