@@ -157,8 +157,8 @@ def test_user_code_that_misbehaves_is_an_ordinary_error(cli, tmp_path, kind):
     assert done.returncode in exits, done.stderr
     assert rest_of(tmp_path) == []
     if done.returncode:
-        code_of(done)
-        assert done.stdout == ""
+        told = json.loads(done.stdout)  # stdout is one document, whatever happened
+        assert (told["exit_code"], told["error"]["code"]) == (done.returncode, code_of(done))
         assert not (tmp_path / "b").exists()
     else:
         assert done.stdout.startswith("{")
