@@ -19,7 +19,10 @@ def on_a_terminal(*arguments, interrupt_at=None):
     ours, theirs = pty.openpty()
     argv = [sys.executable, "-m", "deploykit", *map(str, arguments)]
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=theirs, env=environment) as process:
+    with subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=theirs, env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - a background shell ignores it
+    ) as process:  # fmt: skip
         os.close(theirs)
         said, deadline = "", time.monotonic() + 120
         while time.monotonic() < deadline:
