@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -149,14 +148,6 @@ class Worker:
     def resume(self) -> None:
         """Let the group go on (SIGCONT)."""
         self._signal(signal.SIGCONT)
-
-    def peak_rss_bytes(self) -> int | None:
-        """The child's own peak resident memory so far (VmHWM), None where the system does not tell."""
-        with contextlib.suppress(OSError, ValueError):
-            for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024
-        return None
 
     def close(self) -> None:
         """Kill the group and reap the child; safe to call twice."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Runtime(TorchEngine):
-    """Loads `{"source": fields of a SourceSpec, "weights": path relative to the file}` through the source's plugin."""
+    """Loads `{"source": fields of a SourceSpec, "weights": path}`; a relative path is beside the file."""
 
     def load(self, artifact: Path, device: torch.device) -> Callable[..., Any]:
         """The module that the source builds, with the recorded weights, in eval mode on `device`."""
