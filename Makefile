@@ -30,7 +30,7 @@ lint: setup
 	$(BIN)/mypy
 
 lock:
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes --upgrade \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra zoo --generate-hashes --upgrade \
 	  --custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
 
 clean:

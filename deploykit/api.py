@@ -92,6 +92,8 @@ def verify(
     provider: str = CPU,
     trust_code: bool = False,
     limits: Mapping[str, float] | None = None,
+    artifact: str | Path | None = None,
+    precision: str = "fp32",
     progress: Progress | None = None,
 ) -> VerifyReport:
     """Hold every variant of a bundle to its stored reference; see `deploykit verify`.
@@ -102,6 +104,8 @@ def verify(
         provider: `cpu`, `cuda` or ONNX Runtime's full name.
         trust_code: run TorchScript and `.pt2` files of a bundle that was made elsewhere.
         limits: changes to the budgets, `{"max_r": 6.0}`; loosening is reported.
+        artifact: a file made elsewhere, judged instead of the bundle's variants.
+        precision: the budget for `artifact`: `fp32`, `fp16`, `int8-dynamic`, …
         progress: is told of every step.
 
     Raises:
@@ -113,6 +117,8 @@ def verify(
         provider_name(provider),
         trust_code,
         dict(limits or {}),
+        Path(artifact) if artifact is not None else None,
+        precision,
     )
     return verify_pipeline.verify(request, progress or Silent())
 

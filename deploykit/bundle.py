@@ -60,6 +60,8 @@ class CaseRecord(_Strict):
     rows: int | None
     seed: int
     noise: dict[str, Noise]
+    layout: str = ""
+    relation: str = ""
 
 
 class ReferenceRecord(_Strict):

@@ -38,7 +38,7 @@ BATCHES = (1, 2, 3, 7, 64)
 MAX_ELEMENTS = 1 << 21
 """Largest input of one case, in elements: bounds time and memory the same way on every machine."""
 
-Gate = Literal["full", "pattern"]
+Gate = Literal["full", "accurate", "pattern", "outside"]
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,10 @@ class CaseInputs:
         id: unique name, also the file name in the bundle.
         rows: size of the symbolic batch dim, or None where there is none.
         seed: seeds the generator that drew this case.
+        layout: how the arrays lie in memory when the variant gets them: empty for contiguous, else `strided`,
+            `transposed`, `expanded` or `channels_last`.
+        relation: the case with which this one must agree: `repeats:ID`, `permutes:ID`, `first-row-of:ID`.
+        optional: eager may refuse it; the case is then left out.
     """
 
     id: str
@@ -135,6 +139,9 @@ class CaseInputs:
     rows: int | None
     seed: int
     labels: NDArray[np.int64] | None = None
+    layout: str = ""
+    relation: str = ""
+    optional: bool = False
 
 
 def campaign(signature: Signature, example: Feeds, samples: Samples | None, seed: int) -> Iterator[CaseInputs]:

@@ -53,6 +53,8 @@ class Case:
     expected64: Feeds
     noise: dict[str, Noise]
     labels: NDArray[np.int64] | None = None
+    layout: str = ""
+    relation: str = ""
 
 
 def save_arrays(arrays: Feeds, path: Path) -> None:

@@ -57,6 +57,87 @@ class Check:
         return self.limit / self.value if self.value else math.inf
 
 
+Stage = Literal["CAPTURE", "CONVERSION", "RUNTIME", "QUANTIZATION"]
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a variant starts to differ from eager.
+
+    Attributes:
+        stage: the step that made the difference: capturing the program, converting it, the engine's own rewriting, or
+            the change of precision.
+        value: name of the first bad value in the artifact's graph; empty when unknown.
+        operator: what computes it, for example `Resize`.
+        module: path and class of the module it belongs to, for example `layer2.up (Upsample)`.
+        source: file and line of the model, for example `model.py:88`; empty when unknown.
+        born: whether the operator alone is wrong on the reference's inputs, or passes an error on; None when not tried.
+        evidence: one line that says how this was found.
+        reproducer: folder that reproduces it, None when none was written.
+        keep_float: nodes whose precision costs most, worst first; for `export --keep-float`.
+    """
+
+    stage: Stage
+    value: str = ""
+    operator: str = ""
+    module: str = ""
+    source: str = ""
+    born: bool | None = None
+    evidence: str = ""
+    reproducer: str | None = None
+    keep_float: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A copy of an artifact with one known fault, and whether the gate saw it.
+
+    Attributes:
+        fault: what was done, for example `weight x 1.01`.
+        place: where, for example `fc1.weight`.
+        moved: how far the output moved on the probes, in budgets (1.0 is the most that the budget allows).
+        change: relative size of the change of the weight, RMS; None for changes of structure.
+        caught: whether the gate failed it.
+        code: with which code.
+    """
+
+    fault: str
+    place: str
+    moved: float
+    change: float | None
+    caught: bool
+    code: str = ""
+
+
+@dataclass(frozen=True)
+class SelfCheck:
+    """Whether the gate can fail: what it made of seeded mutants of one artifact.
+
+    Attributes:
+        verdict: `pass`; `fail` when a mutant that moves the output by three budgets or more got through;
+            `inconclusive` (PROBE_POWER) when too few could be seen at all.
+        tried, seen, killable, killed: mutants made; caught by any check; that move the output by ≥ 3 budgets; of those
+            caught.
+        smallest: the smallest relative change of a single weight tensor that was caught, None when none was.
+        eager_sqnr_db: eager's own centred SQNR on the probes: what could be seen at best.
+        reason: one line.
+        seconds: wall time.
+    """
+
+    variant: str
+    verdict: VariantVerdict
+    code: str
+    tried: int
+    seen: int
+    killable: int
+    killed: int
+    smallest: float | None
+    eager_sqnr_db: float | None
+    reason: str
+    seconds: float
+    mutants: tuple[Mutant, ...] = ()
+
+
 @dataclass(frozen=True)
 class VariantReport:
     """Everything verify found out about one variant.
@@ -76,18 +157,25 @@ class VariantReport:
     reason: str = ""
     first_divergence: str | None = None
     exit_code: int = 0
+    location: Location | None = None
 
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """The parity gate's answer for a bundle."""
+    """The parity gate's answer for a bundle.
+
+    Attributes:
+        self_check: per variant, whether the gate can fail; None when that was not asked for.
+        weak_reference: eager has no float64 answer: everything is compared with fp32, which is noisy itself.
+    """
 
     bundle: str
     verdict: VariantVerdict
     exit_code: int
     environment: dict[str, Any]
     variants: tuple[VariantReport, ...]
-    self_check: dict[str, Any] | None = None
+    self_check: tuple[SelfCheck, ...] | None = None
+    weak_reference: bool = False
     schema: int = SCHEMA
 
 

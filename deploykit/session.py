@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from deploykit.errors import UsageError
 from deploykit.signature import Feeds
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -58,6 +61,30 @@ class Session(Protocol):
 
     def phases(self, feeds: Feeds) -> Phases | None:
         """One call with transfer and compute apart; None where inputs need no transfer."""
+
+
+def laid_out(array: NDArray[Any], layout: str) -> NDArray[Any]:
+    """The same values lying differently in memory: what a caller's slices and transposes hand to a session.
+
+    Args:
+        array: C-contiguous.
+        layout: `transposed` (columns first), `strided` (every second element), `channels_last` (4-d arrays),
+            `expanded` (all rows share the first one's memory, whose values they must have), or empty.
+    """
+    import numpy as np
+    from numpy.lib.stride_tricks import as_strided
+
+    if layout == "transposed":
+        return np.asfortranarray(array)
+    if layout == "strided" and array.ndim:
+        wide = np.zeros((*array.shape[:-1], 2 * array.shape[-1]), array.dtype)
+        wide[..., ::2] = array
+        return wide[..., ::2]
+    if layout == "channels_last" and array.ndim == 4:
+        return np.moveaxis(np.ascontiguousarray(np.moveaxis(array, 1, -1)), -1, 1)
+    if layout == "expanded" and array.ndim:
+        return as_strided(array[:1].copy(), array.shape, (0, *array.strides[1:]))
+    return array
 
 
 def provider_name(text: str) -> str:

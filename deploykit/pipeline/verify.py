@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from deploykit import registry
-from deploykit.bundle import WEIGHTS, Bundle, CaseRecord, VariantRecord
+from deploykit.bundle import WEIGHTS, Bundle, VariantRecord
 from deploykit.environment import fingerprint
 from deploykit.errors import DeploykitError, RefusedError, UsageError, gravest
 from deploykit.formats import recognize
 from deploykit.isolation import Limits, Pool
-from deploykit.parity import compare
 from deploykit.parity.budget import budget_for
-from deploykit.parity.judge import Failure, Judge, conclude
-from deploykit.parity.scale import Scale
+from deploykit.parity.judge import conclude
+from deploykit.pipeline.judging import Gate
 from deploykit.progress import Progress
 from deploykit.publish import made_here
-from deploykit.reference import Case, load_arrays
 from deploykit.results import EXIT_OF, VariantReport, VariantVerdict, VerifyReport
-from deploykit.session import CPU, SessionSettings
-
-ANSWER_SECONDS = 600.0
-"""Wall time for one variant to answer all cases."""
+from deploykit.session import CPU
 
 
 @dataclass(frozen=True)
@@ -66,14 +59,22 @@ def verify(request: VerifyRequest, progress: Progress) -> VerifyReport:
     bundle.check()
     _check_limits(request)
     chosen = _chosen(bundle, request)
-    gate = _Gate(bundle, request, progress)
+    gate = Gate(bundle, request.provider, request.limits)
+    verifier = _Verifier(gate, request, progress)
     progress.stage("verify", len(chosen))
     with Pool(Limits.for_model(_model_bytes(bundle))) as pool:
-        reports = tuple(gate.judge(record, artifact, pool) for record, artifact in chosen)
+        reports = tuple(verifier.judge(record, artifact, pool) for record, artifact in chosen)
     code = gravest(report.exit_code for report in reports)
     if all(report.verdict == "skipped" for report in reports):  # nothing ran: that proves nothing
         code = EXIT_OF["inconclusive"]
-    return VerifyReport(bundle.manifest.name, _overall(code), code, fingerprint(), reports)
+    return VerifyReport(
+        bundle.manifest.name,
+        _overall(code),
+        code,
+        fingerprint(),
+        reports,
+        weak_reference=bundle.manifest.reference.float64 is None,
+    )
 
 
 def _check_limits(request: VerifyRequest) -> None:
@@ -111,20 +112,18 @@ def _foreign(artifact: Path, request: VerifyRequest) -> tuple[VariantRecord, Pat
 
 
 @dataclass
-class _Gate:
-    """One bundle's reference, and how a variant is held to it."""
+class _Verifier:
+    """Takes each variant through the gate, whatever happens to it."""
 
-    bundle: Bundle
+    gate: Gate
     request: VerifyRequest
     progress: Progress
 
     def __post_init__(self) -> None:
-        self.cases = self.bundle.manifest.reference.cases
-        self.scale = Scale.of(self.bundle.case(record) for record in self.cases)
-        self.trusted = self.request.trust_code or made_here(self.bundle)
+        self.trusted = self.request.trust_code or made_here(self.gate.bundle)
 
     def judge(self, record: VariantRecord, artifact: Path | None, pool: Pool) -> VariantReport:
-        """The report of one variant, whatever happens to it."""
+        """The report of one variant."""
         if artifact is None:
             verdict: VariantVerdict = "skipped" if record.status == "unavailable" else "error"
             report = _without(record.name, verdict, record.code, f"not made: {record.reason}")
@@ -140,47 +139,15 @@ class _Gate:
         return report
 
     def _compared(self, record: VariantRecord, artifact: Path, pool: Pool) -> VariantReport:
-        budget = budget_for(record.precision, self.request.provider, self.request.limits)
-        with tempfile.TemporaryDirectory(prefix="deploykit-") as answers:
-            answer = self._answer(record, artifact, pool, Path(answers))
-            judge = Judge(self.scale, budget)
-            for case, outputs in self._answered(answer, Path(answers)):
-                judge.add(case, outputs)
-        report = conclude(record.name, answer["provider"], judge)
+        with tempfile.TemporaryDirectory(prefix="deploykit-") as folder:
+            answers = self.gate.answers(record, artifact, pool, Path(folder))
+            judge = self.gate.judged(record, answers)
+        report = conclude(record.name, answers.provider, judge)
         return self._located(report, record, artifact, pool) if report.verdict == "fail" else report
-
-    def _answer(self, record: VariantRecord, artifact: Path, pool: Pool, answers: Path) -> dict[str, Any]:
-        signature = self.bundle.manifest.signature
-        answer: dict[str, Any] = pool.worker(registry.load("runtimes", record.runtime).stack).call(
-            "sessions:answer",
-            timeout_s=ANSWER_SECONDS,
-            runtime=record.runtime,
-            artifact=str(artifact),
-            input_names=[spec.name for spec in signature.inputs],
-            output_names=[spec.name for spec in signature.outputs],
-            settings=asdict(SessionSettings(self.request.provider)),
-            cases={case.id: str(self.bundle.path / case.file) for case in self.cases},
-            answers=str(answers),
-        )
-        return answer
-
-    def _answered(self, answer: dict[str, Any], answers: Path) -> Iterator[tuple[Case, Any]]:
-        for record in self.cases:
-            case = self._case(record)
-            if error := answer["errors"].get(record.id):
-                yield case, Failure(error["code"], error["message"])
-            else:
-                outputs = load_arrays(answers / f"{record.id}.safetensors")
-                yield case, compare.ordered(outputs, answer["order"][record.id])
-
-    def _case(self, record: CaseRecord) -> Case:
-        case = self.bundle.case(record)
-        order = [spec.name for spec in self.bundle.manifest.signature.outputs]
-        return replace(case, expected=compare.ordered(case.expected, order))
 
     def _located(self, report: VariantReport, record: VariantRecord, artifact: Path, pool: Pool) -> VariantReport:
         """Add which weight differs from the source's, where the format keeps names."""
-        weights = self.bundle.path / WEIGHTS
+        weights = self.gate.bundle.path / WEIGHTS
         if record.runtime != "onnxruntime" or record.precision != "fp32" or not weights.is_file():
             return report
         try:

@@ -83,9 +83,9 @@ class TorchSession:
         self._call, self._artifact, self._names, self._device = call, artifact, output_names, device
 
     def run(self, feeds: Feeds) -> Feeds:
-        """The outputs by name; `feeds` in call order, copied first, since a module may write to its inputs."""
+        """The outputs by name; `feeds` in call order, contiguous ones copied: a module may write to its inputs."""
         with self._one_edge():
-            inputs = [torch.from_numpy(np.array(array, order="C")).to(self._device) for array in feeds.values()]
+            inputs = [_tensor(array).to(self._device) for array in feeds.values()]
             leaves = _leaves(self._call(*inputs))
             arrays = [_array(leaf) for leaf in leaves]
         return dict(zip(_errors.names_for(self._artifact, self._names, len(arrays)), arrays, strict=True))
@@ -132,6 +132,12 @@ class TorchSession:
             raise
         except Exception as error:  # the edge to torch: whatever a module raises is this call's error
             raise _errors.run_error(self._artifact, error) from error
+
+
+def _tensor(array: np.ndarray[Any, Any]) -> torch.Tensor:
+    """A copy, lying in memory as `array` does: a case about strides must reach the program with them."""
+    strided = not array.flags.c_contiguous and all(stride >= 0 for stride in array.strides)
+    return torch.from_numpy(array if strided else np.array(array, order="C"))
 
 
 def _leaves(value: Any) -> list[torch.Tensor]:

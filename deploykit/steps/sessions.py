@@ -10,7 +10,7 @@ from deploykit import registry
 from deploykit.child import error_data
 from deploykit.errors import DeploykitError
 from deploykit.reference import load_arrays, part, save_arrays
-from deploykit.session import SessionSettings
+from deploykit.session import SessionSettings, laid_out
 
 
 def answer(
@@ -21,6 +21,7 @@ def answer(
     settings: dict[str, Any],
     cases: dict[str, str],
     answers: str,
+    layouts: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Run every case; a case that fails is that case's error, the others go on.
 
@@ -32,6 +33,7 @@ def answer(
         settings: fields of a SessionSettings.
         cases: case id to the file that holds `inputs/NAME`.
         answers: folder that receives `ID.safetensors` with the outputs, in `order`.
+        layouts: how the arrays of a case lie in memory when the engine gets them, where that is not contiguous.
 
     Returns:
         `provider` and `threads` read back, `order` of the output names per case, `errors` per case, `seconds`.
@@ -45,7 +47,7 @@ def answer(
     for case, file in cases.items():
         stored = part(load_arrays(Path(file)), "inputs")
         try:
-            outputs = session.run({name: stored[name] for name in input_names})
+            outputs = session.run({name: laid_out(stored[name], (layouts or {}).get(case, "")) for name in input_names})
         except DeploykitError as error:
             errors[case] = error_data(error)
             continue

@@ -1,0 +1,136 @@
+"""One bundle's reference, and how an artifact is held to it: what verify, its self-check and its search share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from deploykit import registry
+from deploykit.bundle import Bundle, CaseRecord, VariantRecord
+from deploykit.isolation import Pool
+from deploykit.parity import compare
+from deploykit.parity.budget import Budget, budget_for
+from deploykit.parity.judge import Failure, Judge
+from deploykit.parity.scale import Scale
+from deploykit.reference import Case, load_arrays
+from deploykit.session import CPU, SessionSettings
+from deploykit.signature import Feeds
+
+ANSWER_SECONDS = 600.0
+"""Wall time for one variant to answer all cases."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one artifact answered; the arrays stay in files until they are asked for.
+
+    Attributes:
+        provider: the execution provider that really ran, read back.
+        folder: holds `ID.safetensors` for every case that was answered.
+        order: output names in the order in which the session gave them, per case.
+        errors: what went wrong, per case that was not answered.
+        seconds: wall time of opening and answering, in the child.
+    """
+
+    provider: str
+    folder: Path
+    order: dict[str, list[str]]
+    errors: dict[str, Failure]
+    seconds: float
+
+    def of(self, case: str) -> Feeds | Failure:
+        """The outputs for a case in the session's order, or why there are none."""
+        if case in self.errors:
+            return self.errors[case]
+        return compare.ordered(load_arrays(self.folder / f"{case}.safetensors"), self.order[case])
+
+
+@dataclass
+class Gate:
+    """The reference of a bundle with the limits asked for.
+
+    Attributes:
+        bundle: opened and checked.
+        provider: full execution provider name.
+        limits: changes to the budgets.
+    """
+
+    bundle: Bundle
+    provider: str = CPU
+    limits: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def records(self) -> tuple[CaseRecord, ...]:
+        """All cases of the reference, without their arrays."""
+        return self.bundle.manifest.reference.cases
+
+    @cached_property
+    def scale(self) -> Scale:
+        """Sizes that the reference alone gives."""
+        return Scale.of(self.bundle.case(record) for record in self.records)
+
+    def budget(self, record: VariantRecord) -> Budget:
+        """The limits for a variant."""
+        return budget_for(record.precision, self.provider, self.limits)
+
+    def case(self, record: CaseRecord) -> Case:
+        """A case with its arrays, outputs in the order of the signature."""
+        case = self.bundle.case(record)
+        order = [spec.name for spec in self.bundle.manifest.signature.outputs if spec.name in case.expected]
+        return replace(case, expected=compare.ordered(case.expected, order))
+
+    def answers(
+        self,
+        record: VariantRecord,
+        artifact: Path,
+        pool: Pool,
+        folder: Path,
+        *,
+        cases: tuple[str, ...] | None = None,
+        graph_level: str = "all",
+    ) -> Answers:
+        """Let `artifact` answer cases in a child.
+
+        Args:
+            record: says which runtime opens it.
+            artifact: the file.
+            pool: gives the child.
+            folder: receives the answers.
+            cases: ids, None for all.
+            graph_level: ONNX Runtime's graph optimization level.
+
+        Raises:
+            DeploykitError: it cannot be opened, or the child died.
+        """
+        signature = self.bundle.manifest.signature
+        wanted = [case for case in self.records if cases is None or case.id in cases]
+        answer: dict[str, Any] = pool.worker(registry.load("runtimes", record.runtime).stack).call(
+            "sessions:answer",
+            timeout_s=ANSWER_SECONDS,
+            runtime=record.runtime,
+            artifact=str(artifact),
+            input_names=[spec.name for spec in signature.inputs],
+            output_names=[spec.name for spec in signature.outputs],
+            settings=asdict(SessionSettings(self.provider, graph_level=graph_level)),
+            cases={case.id: str(self.bundle.path / case.file) for case in wanted},
+            layouts={case.id: case.layout for case in wanted if case.layout},
+            answers=str(folder),
+        )
+        errors = {name: Failure(error["code"], error["message"]) for name, error in answer["errors"].items()}
+        return Answers(answer["provider"], folder, answer["order"], errors, answer["seconds"])
+
+    def judged(self, record: VariantRecord, answers: Answers) -> Judge:
+        """A judge that has seen every case in `answers`."""
+        judge = Judge(self.scale, self.budget(record))
+        for case, outputs in self.pairs(answers):
+            judge.add(case, outputs)
+        return judge
+
+    def pairs(self, answers: Answers) -> Iterator[tuple[Case, Feeds | Failure]]:
+        """Every answered or failed case with what came of it, in the reference's order."""
+        for record in self.records:
+            if record.id in answers.order or record.id in answers.errors:
+                yield self.case(record), answers.of(record.id)
