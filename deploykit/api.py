@@ -94,6 +94,8 @@ def verify(
     limits: Mapping[str, float] | None = None,
     artifact: str | Path | None = None,
     precision: str = "fp32",
+    self_check: bool = False,
+    reproducers: str | Path | None = None,
     progress: Progress | None = None,
 ) -> VerifyReport:
     """Hold every variant of a bundle to its stored reference; see `deploykit verify`.
@@ -106,6 +108,8 @@ def verify(
         limits: changes to the budgets, `{"max_r": 6.0}`; loosening is reported.
         artifact: a file made elsewhere, judged instead of the bundle's variants.
         precision: the budget for `artifact`: `fp32`, `fp16`, `int8-dynamic`, …
+        self_check: also prove with mutants of every variant that the gate can fail.
+        reproducers: folder for what reproduces a failure; None is `reports/reproduce` of the bundle.
         progress: is told of every step.
 
     Raises:
@@ -119,6 +123,8 @@ def verify(
         dict(limits or {}),
         Path(artifact) if artifact is not None else None,
         precision,
+        self_check,
+        Path(reproducers) if reproducers is not None else None,
     )
     return verify_pipeline.verify(request, progress or Silent())
 

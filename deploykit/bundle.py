@@ -18,8 +18,9 @@ from typing import Annotated, Any, BinaryIO, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from deploykit.errors import RefusedError, UsageError, from_os_error
+from deploykit.inputs import Gate
 from deploykit.model import SourceSpec
-from deploykit.reference import Case, Noise, load_arrays, part
+from deploykit.reference import Case, IndexOutput, Largest, Noise, load_arrays, part
 from deploykit.signature import Signature
 
 SCHEMA = 1
@@ -56,20 +57,26 @@ class CaseRecord(_Strict):
     id: Name
     file: RelativePath
     input_class: str
-    gate: Literal["full", "pattern"]
+    gate: Gate
     rows: int | None
     seed: int
     noise: dict[str, Noise]
     layout: str = ""
     relation: str = ""
+    score_noise: dict[str, float] = {}
 
 
 class ReferenceRecord(_Strict):
-    """How eager answered. `float64` says how the float64 answer was had; None marks a weak reference."""
+    """How eager answered. `float64` says how the float64 answer was had; None marks a weak reference.
+
+    It is `dispatch` (every operator in float64, casts inside the module included) or `double` (`module.double()`).
+    """
 
     float64: str | None
     samples: str
     cases: tuple[CaseRecord, ...]
+    largest: Largest | None = None
+    index_outputs: dict[str, IndexOutput] = {}
 
 
 class VariantRecord(_Strict):
@@ -134,6 +141,10 @@ class Bundle:
         self.manifest = _parse(raw, path)
         self.digest = sha256(raw).hexdigest()
 
+    def __fspath__(self) -> str:
+        """A bundle can be given wherever its directory can."""
+        return str(self.path)
+
     def check(self) -> None:
         """Prove every file: no links, size, sha256, and the set of files exactly the manifest's.
 
@@ -191,6 +202,11 @@ class Bundle:
             part(arrays, "expected64"),
             record.noise,
             arrays.get("labels"),
+            record.layout,
+            record.relation,
+            part(arrays, "scores"),
+            record.score_noise,
+            part(arrays, "near"),
         )
 
     def write_report(self, name: str, text: str) -> Path:

@@ -1,12 +1,13 @@
 """What untouched eager PyTorch answered: the trusted side of every comparison, stored as data beside the variants.
 
 A case is one safetensors file: `inputs/NAME`, `expected/NAME` (eager as the user runs it), `expected64/NAME` (the same
-module in float64, floats only) and `labels`. Verify needs neither the model's code nor its weights.
+module in float64, floats only), `scores/NAME` (what an index output was chosen from) and `labels`. Verify needs
+neither the model's code nor its weights.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ class Noise:
     """How far legitimate evaluations of the eager module itself are from float64, for one output of one case.
 
     Attributes:
-        fp32: RMSE, the largest over as given, one sample at a time and one thread; None where nothing is finite.
+        fp32: RMSE, the largest over as given, one sample at a time, channels_last and one thread; None where nothing is
+            finite.
         half: RMSE of the module in float16; None where it cannot run so.
     """
 
@@ -34,13 +36,48 @@ class Noise:
 
 
 @dataclass(frozen=True)
+class Largest:
+    """The largest finite magnitude that arises inside the module on real and in-range inputs; weights do not count.
+
+    Attributes:
+        value: largest absolute value, from the float64 run (from fp32 where the reference is weak).
+        where: module path and operator, `layer2.0.conv1 (aten.convolution)`.
+        overflows: how many such places exceed 65,504, the largest float16.
+    """
+
+    value: float
+    where: str
+    overflows: int = 0
+
+
+@dataclass(frozen=True)
+class IndexOutput:
+    """An integer output that says where the largest or smallest scores are.
+
+    Attributes:
+        axis: axis of the output along which ranks run (topk, sort, a kept axis); None where each element stands alone.
+        largest: whether the first rank is the largest score; False for argmin and ascending sorts.
+    """
+
+    axis: int | None
+    largest: bool
+
+
+@dataclass(frozen=True)
 class Case:
     """One stored question with its answer.
 
     Attributes:
         rows: size of the batch dim, None where the signature has none.
+        expected: what eager answered; empty where it refuses an input `outside` the declared range.
         expected64: float outputs of the module in float64; empty where that was impossible (`weak_reference`).
         noise: eager's own noise per float output.
+        layout: how the inputs lie in memory when a candidate gets them (`transposed`, …); stored contiguous.
+        relation: to another case, `permutes:ID`, `row-of:ID`, `repeats:ID`.
+        scores: per index output, float64[lead + (K,)]: what each index was chosen from. `lead` is the output's shape
+            without the axis of its `IndexOutput`.
+        score_noise: RMSE of eager's fp32 scores to the float64 ones, per index output.
+        near: per output that jumps there, [2, ...]: eager's answers a hair below and above the inputs.
     """
 
     id: str
@@ -55,6 +92,9 @@ class Case:
     labels: NDArray[np.int64] | None = None
     layout: str = ""
     relation: str = ""
+    scores: Feeds = field(default_factory=dict)
+    score_noise: dict[str, float] = field(default_factory=dict)
+    near: Feeds = field(default_factory=dict)
 
 
 def save_arrays(arrays: Feeds, path: Path) -> None:
@@ -88,6 +128,8 @@ def save_case(case: Case, path: Path) -> None:
     arrays: dict[str, Any] = {f"inputs/{name}": array for name, array in case.inputs.items()}
     arrays.update({f"expected/{name}": array for name, array in case.expected.items()})
     arrays.update({f"expected64/{name}": array for name, array in case.expected64.items()})
+    arrays.update({f"scores/{name}": array for name, array in case.scores.items()})
+    arrays.update({f"near/{name}": array for name, array in case.near.items()})
     if case.labels is not None:
         arrays["labels"] = case.labels
     save_arrays(arrays, path)

@@ -99,6 +99,7 @@ class Mutant:
         change: relative size of the change of the weight, RMS; None for changes of structure.
         caught: whether the gate failed it.
         code: with which code.
+        equivalent: it was not caught and moves the output by no more than rounding does: no evidence of anything.
     """
 
     fault: str
@@ -107,6 +108,7 @@ class Mutant:
     change: float | None
     caught: bool
     code: str = ""
+    equivalent: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,8 @@ class SelfCheck:
         eager_sqnr_db: eager's own centred SQNR on the probes: what could be seen at best.
         reason: one line.
         seconds: wall time.
+        equivalent: of those tried, how many change no answer.
+        smallest_place: the tensor in which `smallest` was seen.
     """
 
     variant: str
@@ -136,6 +140,8 @@ class SelfCheck:
     reason: str
     seconds: float
     mutants: tuple[Mutant, ...] = ()
+    equivalent: int = 0
+    smallest_place: str = ""
 
 
 @dataclass(frozen=True)
@@ -161,12 +167,54 @@ class VariantReport:
 
 
 @dataclass(frozen=True)
+class Drift:
+    """One difference from a baseline.
+
+    Attributes:
+        variant: empty when it is about eager itself.
+        check: the check's id, or the reference's case; empty for the variant as a whole.
+        verdict: `fail` when it is worse, `warn` when it should be looked at, `inconclusive` when nothing could be
+            compared, `pass` when it is better.
+        before, after: the values of `metric`; None where there is none.
+    """
+
+    variant: str
+    check: str
+    output: str
+    metric: str
+    verdict: CheckVerdict
+    code: str
+    before: float | None
+    after: float | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class BaselineReport:
+    """How the gate's answer compares with a stored one, or that it was stored.
+
+    Attributes:
+        code: of the gravest difference (`BASELINE_DRIFT`, `REFERENCE_DRIFT`, …); empty when nothing is worse.
+        drifts: gravest first; improvements last.
+        changed_packages: what else is not as it was, `torch 2.14.0 → 2.15.0`.
+    """
+
+    verdict: VariantVerdict
+    exit_code: int
+    code: str
+    reason: str
+    drifts: tuple[Drift, ...] = ()
+    changed_packages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class VerifyReport:
     """The parity gate's answer for a bundle.
 
     Attributes:
         self_check: per variant, whether the gate can fail; None when that was not asked for.
         weak_reference: eager has no float64 answer: everything is compared with fp32, which is noisy itself.
+        baseline: how this compares with a stored answer; None when that was not asked for.
     """
 
     bundle: str
@@ -176,6 +224,7 @@ class VerifyReport:
     variants: tuple[VariantReport, ...]
     self_check: tuple[SelfCheck, ...] | None = None
     weak_reference: bool = False
+    baseline: BaselineReport | None = None
     schema: int = SCHEMA
 
 

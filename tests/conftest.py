@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploykit.inputs import CaseInputs, campaign
+from deploykit.campaign.plan import campaign
+from deploykit.inputs import CaseInputs
 from deploykit.reference import Case, Noise
 from deploykit.signature import Dim, Signature, TensorSpec
 
@@ -22,6 +23,7 @@ def _own_state(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         patch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+        patch.delenv("GITHUB_ACTIONS", raising=False)
         yield
 
 
@@ -39,13 +41,18 @@ def linear(x: np.ndarray, dtype: type = np.float64) -> np.ndarray:
         return (x.astype(dtype) @ WEIGHT.astype(dtype)).astype(dtype)
 
 
+def _rmse(expected: np.ndarray, exact: np.ndarray) -> float:
+    finite = np.isfinite(expected) & np.isfinite(exact)
+    return float(np.sqrt(np.mean((expected[finite] - exact[finite]) ** 2)))
+
+
 def answered(question: CaseInputs) -> Case:
     """A case of the little model: float32 as eager, float64 as truth."""
     x = question.inputs["x"]
     expected, exact = linear(x, np.float32), linear(x)
     noise = {}
-    if question.gate == "full":
-        noise = {"output": Noise(float(np.sqrt(np.mean((expected - exact) ** 2))), 1e-3)}
+    if question.gate in {"full", "accurate"}:
+        noise = {"output": Noise(_rmse(expected, exact), 1e-3)}
     return Case(
         question.id,
         question.input_class,
@@ -54,9 +61,11 @@ def answered(question: CaseInputs) -> Case:
         question.seed,
         question.inputs,
         {"output": expected},
-        {"output": exact} if question.gate == "full" else {},
+        {"output": exact} if question.gate != "pattern" else {},
         noise,
         question.labels,
+        question.layout,
+        question.relation,
     )
 
 

@@ -14,10 +14,10 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "deploykit"
 
 VERBS = {
-    "sources", "training", "capture", "exporters", "transforms", "runtimes", "parity", "benchmark", "recommend",
-    "report", "handoff", "serve",
+    "sources", "training", "campaign", "capture", "exporters", "transforms", "runtimes", "parity", "benchmark", "recommend",
+    "report", "handoff", "serve", "quantization", "mutation",
 }  # fmt: skip
-JOINS = {"steps", "pipeline", "cli", "api", "__main__", "__init__"}
+JOINS = {"steps", "pipeline", "cli", "api", "pytest_plugin", "__main__", "__init__"}
 
 ALLOWED = {
     "noun": {"noun"},
@@ -26,6 +26,7 @@ ALLOWED = {
     "pipeline": {"noun", "verb", "pipeline"},
     "cli": {"noun", "verb", "pipeline", "cli", "__init__"},  # __init__ holds the version
     "api": {"noun", "verb", "steps", "pipeline"},
+    "pytest_plugin": {"noun", "verb", "api"},
     "__init__": {"noun", "api"},
     "__main__": {"noun", "cli"},
 }

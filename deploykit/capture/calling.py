@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -11,18 +13,32 @@ from torch.utils import _pytree as pytree
 from deploykit.errors import UsageError
 from deploykit.signature import Feeds
 
+Within = Callable[[Sequence[torch.Tensor]], AbstractContextManager[object]]
+"""Gives the context in which forward runs, from the tensors that it will get."""
 
-def call(module: torch.nn.Module, feeds: Feeds, dtype: torch.dtype | None = None) -> list[tuple[str, torch.Tensor]]:
+
+def call(
+    module: torch.nn.Module,
+    feeds: Feeds,
+    dtype: torch.dtype | None = None,
+    *,
+    channels_last: bool = False,
+    within: Within | None = None,
+) -> list[tuple[str, torch.Tensor]]:
     """Outputs of `module` with their names, flattened in pytree order; `None` leaves are skipped.
 
     Args:
         module: called under `no_grad` with the feeds as positional arguments, in their order.
         feeds: inputs in call order; every call gets fresh copies.
         dtype: floating-point inputs are converted to it; None leaves them.
+        channels_last: whether 4-d floating-point inputs lie in memory with their second axis last.
+        within: only forward runs inside its context, not the making of the inputs.
     """
-    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    device = device_of(module)
     inputs = [_tensor(array, dtype).to(device) for array in feeds.values()]
-    with torch.no_grad():
+    if channels_last:
+        inputs = [_channels_last(tensor) for tensor in inputs]
+    with torch.no_grad(), within(inputs) if within else nullcontext():
         value = module(*inputs)
     leaves, _ = pytree.tree_flatten_with_path(value)
     found = [(_name(path), leaf) for path, leaf in leaves if leaf is not None]
@@ -33,6 +49,16 @@ def call(module: torch.nn.Module, feeds: Feeds, dtype: torch.dtype | None = None
     return _unique(found, taken=set(feeds))
 
 
+def device_of(module: torch.nn.Module) -> torch.device:
+    """Where the module's first parameter is; the CPU for a module without any."""
+    return next((p.device for p in module.parameters()), torch.device("cpu"))
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def arrays(outputs: list[tuple[str, torch.Tensor]]) -> Feeds:
     """The outputs as numpy arrays; bfloat16, which numpy lacks, as float32."""
     return {name: _array(tensor) for name, tensor in outputs}
@@ -41,6 +67,11 @@ def arrays(outputs: list[tuple[str, torch.Tensor]]) -> Feeds:
 def _tensor(array: np.ndarray[Any, Any], dtype: torch.dtype | None) -> torch.Tensor:
     tensor = torch.from_numpy(array.copy())
     return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+
+
+def _channels_last(tensor: torch.Tensor) -> torch.Tensor:
+    image = tensor.ndim == 4 and tensor.is_floating_point()
+    return tensor.contiguous(memory_format=torch.channels_last) if image else tensor
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray[Any, Any]:

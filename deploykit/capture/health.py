@@ -2,55 +2,42 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
-
 import numpy as np
 import torch
 
-from deploykit.capture.calling import arrays, call
+from deploykit.capture import state
+from deploykit.capture.calling import arrays, call, device_of
+from deploykit.capture.watch import Watch
 from deploykit.errors import WorkError
 from deploykit.model import LoadedModel
-from deploykit.signature import Feeds
 
 REPEAT_TOLERANCE = 2.0**-20
 """Two calls may differ by this share of the output's RMS: threads sum in another order, dropout moves whole units."""
 
 
 def check(model: LoadedModel) -> None:
-    """Raise unless the module is in eval mode, answers twice alike, and leaves its inputs and buffers alone.
+    """Raise unless the module is in eval mode, answers twice alike, and leaves its inputs and its state alone.
+
+    Buffers and parameters must survive every call. Plain attributes may change in the first calls, as a cache does that
+    is filled when it is first needed; one that goes on changing is state that no exported graph keeps.
 
     Raises:
         WorkError: TRAIN_MODE, INPUT_MUTATED, STATEFUL_REFERENCE or REFERENCE_NONDETERMINISTIC, naming the culprit.
     """
     _in_eval_mode(model.module)
-    before = state_digest(model.module)
-    first = _call_unchanged(model)
-    if state_digest(model.module) != before:
-        changed = _first_changed(model)
-        hint = "make forward free of side effects: an exported graph has none"
-        raise WorkError(changed, "forward changes this buffer", hint, "STATEFUL_REFERENCE")
+    tensors = state.digests(model.module)
+    _leaves_inputs(model)
+    first = arrays(call(model.module, model.example))
+    _leaves_tensors(model.module, tensors)
+    settled = state.attributes(model.module)
     second = arrays(call(model.module, model.example))
+    _leaves_attributes(model.module, settled)
     for name, array in first.items():
         if not _same(array, second[name]):
+            where = _random_place(model)
+            message = "two calls with the same input differ" + (f": {where} draws random numbers" if where else "")
             hint = "remove randomness and counters from forward (F.dropout needs training=self.training)"
-            raise WorkError(
-                f"output {name}", "two calls with the same input differ", hint, "REFERENCE_NONDETERMINISTIC"
-            )
-
-
-def state_digest(module: torch.nn.Module) -> str:
-    """sha256 over name, dtype, shape and bytes of every parameter and buffer."""
-    digest = sha256()
-    for name, tensor in sorted(_state(module).items()):
-        array = tensor.detach().cpu().contiguous()
-        digest.update(f"{name}:{array.dtype}:{tuple(array.shape)};".encode())
-        digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes() if array.numel() else b"")
-    return digest.hexdigest()
-
-
-def _state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and all buffers: non-persistent ones are state, too."""
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+            raise WorkError(f"output {name}", message, hint, "REFERENCE_NONDETERMINISTIC")
 
 
 def _in_eval_mode(module: torch.nn.Module) -> None:
@@ -60,24 +47,39 @@ def _in_eval_mode(module: torch.nn.Module) -> None:
             raise WorkError(where, "is in train mode", "call model.eval() before exporting", "TRAIN_MODE")
 
 
-def _call_unchanged(model: LoadedModel) -> Feeds:
+def _leaves_inputs(model: LoadedModel) -> None:
+    if device_of(model.module).type != "cpu":  # elsewhere the model sees a copy anyway
+        return
     inputs = {name: torch.from_numpy(array.copy()) for name, array in model.example.items()}
-    device = next((p.device for p in model.module.parameters()), torch.device("cpu"))
-    if device.type == "cpu":  # elsewhere the model sees a copy anyway
-        with torch.no_grad():
-            model.module(*inputs.values())
-        for name, tensor in inputs.items():
-            if not np.array_equal(model.example[name], tensor.numpy(), equal_nan=True):
-                hint = "work on a copy: x = x + 1 instead of x += 1"
-                raise WorkError(f"input {name}", "forward changes it in place", hint, "INPUT_MUTATED")
-    return arrays(call(model.module, model.example))
+    with torch.no_grad():
+        model.module(*inputs.values())
+    for name, tensor in inputs.items():
+        if not np.array_equal(model.example[name], tensor.numpy(), equal_nan=True):
+            hint = "work on a copy: x = x + 1 instead of x += 1"
+            raise WorkError(f"input {name}", "forward changes it in place", hint, "INPUT_MUTATED")
 
 
-def _first_changed(model: LoadedModel) -> str:
-    before = {name: tensor.clone() for name, tensor in _state(model.module).items()}
-    call(model.module, model.example)
-    changed = (name for name, tensor in _state(model.module).items() if not torch.equal(tensor, before[name]))
-    return f"buffer {next(changed, '(unknown)')}"
+def _leaves_tensors(module: torch.nn.Module, before: dict[str, str]) -> None:
+    after = state.digests(module)
+    for name in sorted(before.keys() | after.keys()):
+        if before.get(name) != after.get(name):
+            kind = "parameter" if name in dict(module.named_parameters()) else "buffer"
+            hint = "make forward free of side effects: an exported graph has none"
+            raise WorkError(f"{kind} {name}", f"forward changes this {kind}", hint, "STATEFUL_REFERENCE")
+
+
+def _leaves_attributes(module: torch.nn.Module, before: dict[str, str]) -> None:
+    after = state.attributes(module)
+    for name in sorted(before.keys() | after.keys()):
+        if before.get(name) != after.get(name):
+            hint = "keep counters and caches out of forward: an exported graph repeats what it saw once"
+            raise WorkError(f"attribute {name}", "forward changes it at every call", hint, "STATEFUL_REFERENCE")
+
+
+def _random_place(model: LoadedModel) -> str | None:
+    watch = Watch()
+    call(model.module, model.example, within=lambda tensors: watch.over(model.module, tensors))
+    return watch.random
 
 
 def _same(expected: np.ndarray, actual: np.ndarray) -> bool:

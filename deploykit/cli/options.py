@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -150,6 +151,8 @@ def verify_request(bundle: Path, given: dict[str, Any]) -> VerifyRequest:
         limits_of(given["limits"]),
         artifact,
         precision or "fp32",
+        os.environ.get("CI", "").lower() in {"1", "true"} if given["self_check"] is None else given["self_check"],
+        given["reproducers"],
     )
 
 
@@ -286,14 +289,5 @@ def write(path: Path, text: str) -> None:
     """Write a text file, errors mapped."""
     try:
         path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise from_os_error(error, str(path)) from error
-
-
-def append(path: Path, text: str) -> None:
-    """Add to a text file, errors mapped: a job summary may hold other steps' words."""
-    try:
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(text)
     except OSError as error:
         raise from_os_error(error, str(path)) from error

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from deploykit.cli import options
+from deploykit.cli import options, verify_options
 
 
 @click.command("verify")
@@ -17,25 +17,7 @@ from deploykit.cli import options
 @click.option("--on", default="cpu", show_default=True, metavar="PROVIDER", help="cpu, cuda, or a full provider name.")
 @click.option("--artifact", type=Path, metavar="FILE", help="Judge this file, made elsewhere, instead of the variants.")
 @click.option("--precision", metavar="NAME", help="The budget that --artifact is held to. [default: fp32]")
-@click.option(
-    "--set", "limits", multiple=True, metavar="budget.KEY=VALUE", help="Change a limit; loosening is printed."
-)
-@click.option(
-    "--inconclusive",
-    type=click.Choice(["fail", "warn"]),
-    default="fail",
-    show_default=True,
-    help="warn: exit 0 instead of 3.",
-)
-@click.option("--trust-code", is_flag=True, help="Run TorchScript and .pt2 files that were made elsewhere.")
-@click.option("--junit", type=Path, metavar="FILE", help="Write JUnit XML.")
-@click.option(
-    "--summary",
-    type=Path,
-    metavar="FILE",
-    envvar="GITHUB_STEP_SUMMARY",
-    help="Append Markdown. [default: $GITHUB_STEP_SUMMARY]",
-)
+@verify_options.judging
 @options.common
 def command(
     bundle: Path, junit: Path | None, summary: Path | None, json_to: str | None, quiet: bool, **given: Any
@@ -44,16 +26,20 @@ def command(
     from deploykit.bundle import Bundle
     from deploykit.pipeline.run import store_verify
     from deploykit.pipeline.verify import verify
+    from deploykit.report import github, markdown, text
     from deploykit.report import junit as junit_form
-    from deploykit.report import markdown, text
 
     request = options.verify_request(bundle, given)
+    compare = verify_options.baseline_for(request, given)
     report = verify(request, options.progress_for(quiet=quiet))
     if request.is_whole and os.access(bundle, os.W_OK):
         store_verify(Bundle(bundle), report)
+    report = compare(report)
     if junit is not None:
         options.write(junit, junit_form.render_verify(report))
     if summary is not None:
-        options.append(summary, markdown.render_verify(report))
+        verify_options.append_summary(summary, markdown.render_verify(report))
+    if verify_options.wants_annotations(given):
+        click.echo(github.render_verify(report), nl=False, err=True)
     options.emit(report, text.render_verify(report), json_to)
     return 0 if report.exit_code == 3 and given["inconclusive"] == "warn" else report.exit_code

@@ -13,6 +13,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from deploykit.errors import WorkError
+from deploykit.exporters._lines import tell_captured
 from deploykit.model import LoadedModel
 from deploykit.quiet import quiet
 from deploykit.signature import Signature
@@ -91,6 +92,7 @@ def capture(model: LoadedModel) -> tuple[torch.export.ExportedProgram, dict[str,
         # Dim states the promise and is refused where torch would infer less; AUTO infers, then the promise is checked
         program = _export(model.module, tensors, _auto_dims(signature))
     narrowed = _check_dims(program, signature)
+    tell_captured(program)
     _forget_sources(program)
     return program, narrowed
 

@@ -50,7 +50,8 @@ class Exporter:
         """
         import torch
 
-        from deploykit.exporters._graph import capture, untouched
+        from deploykit.exporters._graph import capture, example, untouched
+        from deploykit.exporters._lines import tell_converted
 
         signature = model.signature
         with untouched(model.module):
@@ -67,6 +68,7 @@ class Exporter:
             )
             assert exported is not None
             proto = exported.model_proto
+            tell_converted(program, exported.exported_program, proto, example(model))
         _name_dims(proto, signature.inputs)
         _check(proto.graph.input, signature.inputs, "input")
         _check(proto.graph.output, signature.outputs, "output")

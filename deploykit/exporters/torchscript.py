@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,20 +28,26 @@ class Exporter:
         return None if find_spec("torch") else "the package torch is not installed"
 
     def export(self, model: LoadedModel, target: Path) -> dict[str, str | int]:
-        """Write the frozen trace to `target`. Outputs are a tensor or a flat tuple, in pytree order."""
+        """Write the frozen trace to `target`; tells as `baked` where Python values became constants.
+
+        Outputs are a tensor or a flat tuple, in pytree order.
+        """
         import torch
 
         from deploykit.exporters._graph import Flat, example, untouched
+        from deploykit.exporters._lines import baked
 
         buffer = io.BytesIO()
-        with untouched(model.module):
+        with untouched(model.module), warnings.catch_warnings(record=True) as warned:
+            # quiet has them ignored
+            warnings.simplefilter("always")
             # what it computes, verify judges; the tracer's own check would compare it to itself
             traced = torch.jit.trace(  # type: ignore[no-untyped-call]
                 Flat(model.module), example(model), check_trace=False, strict=False
             )
             torch.jit.save(torch.jit.freeze(traced), buffer)
         target.write_bytes(_normalized(buffer))
-        return {}
+        return baked(warned)
 
 
 _MANGLED = re.compile(rb"___torch_mangle_\d+")

@@ -29,6 +29,10 @@ class Budget:
         max_half_ratio: RMSE over the RMSE of eager itself in half precision.
         values_everywhere: whether values count outside the distribution too (constants), or only the pattern.
         strict_pattern: whether NaN and Inf must come out as in eager; else a difference is a warning.
+        max_mates: how far a sample's answer may move with the rest of its batch, in parts of the output's spread.
+        max_flips: share of indices that reduced precision may reorder.
+        max_disagreement: share of decisions that may differ where there are no labels, at 95 % confidence; None where
+            every flip must be a tie within the allowed error instead, which needs no statistics.
         max_drop: largest accepted loss of top-1 accuracy, as a fraction, at 95 % confidence.
         min_ratio: smallest accepted accuracy relative to eager's.
         reason: where the limits come from.
@@ -44,6 +48,9 @@ class Budget:
     small_factor: float = 2.0
     values_everywhere: bool = True
     strict_pattern: bool = True
+    max_mates: float = 0.05
+    max_flips: float = 0.1
+    max_disagreement: float | None = None
     max_drop: float = 0.005
     min_ratio: float = 0.999
     loosened: tuple[str, ...] = ()
@@ -68,12 +75,20 @@ INT8_DYNAMIC = Budget(
     not_applied_db=90.0,
     values_everywhere=False,
     strict_pattern=False,
+    max_disagreement=0.01,
     min_ratio=0.99,
 )
 INT8_STATIC = replace(
     INT8_DYNAMIC, reason="8-bit weights and calibrated activations", min_sqnr_db=15.0, warn_sqnr_db=20.0
 )
-INT4 = replace(INT8_DYNAMIC, reason="4-bit weights", min_sqnr_db=10.0, warn_sqnr_db=16.0, not_applied_db=80.0)
+INT4 = replace(
+    INT8_DYNAMIC,
+    reason="4-bit weights",
+    min_sqnr_db=10.0,
+    warn_sqnr_db=16.0,
+    not_applied_db=80.0,
+    max_disagreement=0.02,
+)
 
 BY_PRECISION = {
     "fp32": FP32,
@@ -85,8 +100,14 @@ BY_PRECISION = {
 }
 
 
-def budget_for(precision: str, provider: str, changes: dict[str, float] | None = None) -> Budget:
+def budget_for(precision: str, provider: str, changes: dict[str, float] | None = None, output: str = "") -> Budget:
     """The limits for a precision on a provider, with the user's changes, each of which is reported when it loosens.
+
+    Args:
+        precision: `fp32`, `int8-static`, …
+        provider: full execution provider name.
+        changes: `{"max_r": 6.0}` for every output, `{"logits.max_r": 6.0}` for one.
+        output: the output whose own changes count as well.
 
     Raises:
         UsageError: the precision has no budget, or a change names no limit.
@@ -95,18 +116,30 @@ def budget_for(precision: str, provider: str, changes: dict[str, float] | None =
         known = ", ".join(BY_PRECISION)
         raise UsageError(precision, "no budget for this precision", f"one of {known}", "NO_BUDGET")
     base = FP32_CUDA if precision == "fp32" and provider != CPU else BY_PRECISION[precision]
-    return _changed(base, changes or {})
+    wanted = {}
+    for key, value in sorted((changes or {}).items(), key=lambda item: "." in item[0]):
+        owner, _, name = key.rpartition(".")
+        _check_change(key, name, value)
+        if owner in {"", output}:
+            wanted[name] = value
+    return _changed(base, wanted)
+
+
+def outputs_named(changes: dict[str, float]) -> set[str]:
+    """Outputs that have changes of their own."""
+    return {key.rpartition(".")[0] for key in changes if "." in key}
+
+
+def _check_change(key: str, name: str, value: float) -> None:
+    known = [f.name for f in fields(Budget) if f.name.startswith(("max_", "min_", "warn_"))]
+    if name not in known:
+        raise UsageError(f"--set budget.{key}", "there is no such limit", f"one of {', '.join(known)}", "UNKNOWN_LIMIT")
+    if not math.isfinite(value):  # every comparison with NaN would hold
+        raise UsageError(f"budget.{key}", f"{value} is no limit", "give a finite number", "BAD_LIMIT")
 
 
 def _changed(base: Budget, changes: dict[str, float]) -> Budget:
-    known = [f.name for f in fields(Budget) if f.name.startswith(("max_", "min_", "warn_"))]
     for name, value in changes.items():
-        if name not in known:
-            raise UsageError(
-                f"--set budget.{name}", "there is no such limit", f"one of {', '.join(known)}", "UNKNOWN_LIMIT"
-            )
-        if math.isnan(value):
-            raise UsageError(f"--set budget.{name}", "nan is no limit", "give a number", "BAD_LIMIT")
         before: Any = getattr(base, name)
         if before is None:  # this kind of variant is not held to that limit
             continue

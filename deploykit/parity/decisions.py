@@ -9,11 +9,9 @@ import numpy as np
 from deploykit.parity import compare, statistics
 from deploykit.parity.budget import Budget
 from deploykit.parity.scale import Scale, truth
+from deploykit.parity.values import Values
 from deploykit.reference import Case
 from deploykit.results import Check, CheckVerdict
-
-SIGMAS = 4.0
-"""One element may be this many RMSE off when the whole output is within its budget."""
 
 
 @dataclass
@@ -24,14 +22,18 @@ class Decisions:
         output: the output whose largest element decides.
         compared: decisions of eager and the variant side by side; `flips` of them differ, and `unexplained` of those
             have float64 scores further apart than the budget's error could move them.
+        real, real_flips: the same counts over real samples only: what drawn inputs decide is nobody's task.
         labelled: decisions with a label; eager gets `right` of them, `lost` only eager does, `won` only the variant.
     """
 
     output: str
     budget: Budget
     scale: Scale
+    values: Values
     compared: int = 0
     flips: int = 0
+    real: int = 0
+    real_flips: int = 0
     unexplained: int = 0
     where: str = ""
     labelled: int = 0
@@ -48,6 +50,9 @@ class Decisions:
         flipped = np.flatnonzero(before != after)
         self.compared += len(before)
         self.flips += len(flipped)
+        if case.input_class == "real":
+            self.real += len(before)
+            self.real_flips += len(flipped)
         exact = truth(case, self.output).astype(np.float64)
         allowed = self._allowed(case, exact, actual)
         for row in flipped:
@@ -64,9 +69,7 @@ class Decisions:
     def _allowed(self, case: Case, exact: np.ndarray, actual: np.ndarray) -> float:
         """The margin that errors close: each of two scores moves by the largest one, or by what the budget allows."""
         largest = float(compare.distance(exact, actual).max(initial=0.0))
-        if self.budget.max_r is not None:
-            largest = min(largest, SIGMAS * self.budget.max_r * self.scale.noise_of(case, self.output))
-        return 2.0 * largest
+        return 2.0 * min(largest, self.values.allowed(case, self.output, self.budget))
 
     def checks(self) -> list[Check]:
         """What all cases together say; nothing when no decision was compared."""
@@ -76,10 +79,12 @@ class Decisions:
         alike = f"{self.compared - self.flips} of {self.compared} decisions alike, at most {bound:.2%} differ (95 %)"
         agreement = 1.0 - self.flips / self.compared
         found = [self._check("top1-agreement", "pass", "", "agreement", agreement, None, alike)]
-        if self.budget.max_r is not None:
+        if self.budget.max_disagreement is None:
             found.append(self._flips())
         if self.labelled:
             found.append(self._accuracy(statistics.Paired(self.labelled, self.lost, self.won, self.right)))
+        elif self.real and self.budget.max_disagreement is not None:
+            found.append(self._disagreement(self.budget.max_disagreement))
         return found
 
     def _flips(self) -> Check:
@@ -90,12 +95,28 @@ class Decisions:
             "top1-flips", "fail", "VALUE_MISMATCH", "unexplained_flips", self.unexplained, 0.0, self.where
         )
 
+    def _disagreement(self, limit: float) -> Check:
+        """Without labels: how often the variant decides otherwise on real samples, at 95 % confidence."""
+        low, high = statistics.proportion_bounds(self.real_flips, self.real)
+        reason = f"{self.real_flips} of {self.real} decisions on real samples differ"
+        verdict: CheckVerdict = "pass"
+        code = ""
+        if low > limit:
+            verdict, code, reason = "fail", "METRIC_INFERIOR", f"{reason}, surely more than {limit:.1%}"
+        elif high > limit:
+            needed = statistics.rows_needed(self.real_flips, self.real, limit)
+            advice = f"about {needed} samples like these would decide" if needed else "labels would say what it costs"
+            verdict, code, reason = "inconclusive", "SAMPLE_SIZE", f"{reason}, at most {high:.2%} (95 %); {advice}"
+        return self._check("top1-disagreement", verdict, code, "disagreement_upper", high, limit, reason)
+
     def _accuracy(self, pair: statistics.Paired) -> Check:
         """Fails when the loss is real and too large, stays open when the sample cannot exclude that."""
         lower, upper = statistics.drop_bounds(pair)
         margin, least = self.budget.max_drop, self.budget.min_ratio
         before = pair.expected_right / pair.n
         reason = f"accuracy {before:.2%} → {before - pair.drop:.2%} on {pair.n} labelled samples"
+        if pair.lost + pair.won:
+            reason += f" (McNemar p = {statistics.mcnemar_p(pair):.2g}, for information)"
         verdict: CheckVerdict = "pass"
         code = ""
         if lower >= margin:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import permutations
 
 import numpy as np
 
-from deploykit.parity import compare
+from deploykit.parity import compare, indices
 from deploykit.parity.budget import Budget
 from deploykit.parity.decisions import Decisions
-from deploykit.parity.scale import IN_DISTRIBUTION, SMALL, Scale, truth
-from deploykit.reference import Case, Noise
+from deploykit.parity.ledger import Ledger
+from deploykit.parity.relations import Relations
+from deploykit.parity.scale import IN_DISTRIBUTION, Scale, truth
+from deploykit.parity.values import Values, accurate
+from deploykit.reference import Case, IndexOutput, Noise
 from deploykit.results import EXIT_OF, Check, CheckVerdict, VariantReport, VariantVerdict
 from deploykit.signature import Feeds
+
+UNUSUAL = {"non-finite", "straddle", "extreme", "outlier"}
+"""Classes on which reduced precision may overflow, and integer arithmetic has no NaN: a difference there is told."""
 
 
 @dataclass(frozen=True)
@@ -30,194 +37,281 @@ class Judge:
 
     Attributes:
         scale: sizes that the reference alone gives.
-        budget: the limits.
-        decisions: counted where the model is a classifier.
-        divergence: the first failure, in words; None while there is none.
+        budget: the limits; `by_output` those of single outputs that the user changed.
+        related: ids of cases that others refer to.
+        index_outputs: outputs that are indices, where eager's scores are stored.
+        swallows: an operator of the artifact whose kernel is known to turn NaN into numbers; empty when there is none.
+        swapped: outputs that fit when they change places, in words; empty when none do.
+        forms: shapes of the inputs by case: what the diagnosis looks at.
     """
 
     scale: Scale
     budget: Budget
-    checks: list[Check] = field(default_factory=list)
+    by_output: Mapping[str, Budget] = field(default_factory=dict)
+    related: frozenset[str] = frozenset()
+    index_outputs: Mapping[str, IndexOutput] = field(default_factory=dict)
+    swallows: str = ""
+    ledger: Ledger = field(default_factory=Ledger)
     decisions: Decisions | None = None
-    divergence: str | None = None
-    exactness: list[tuple[float, Case, str]] = field(default_factory=list)
+    swapped: str = ""
+    forms: dict[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.scale.classifier is not None:
-            self.decisions = Decisions(self.scale.classifier, self.budget, self.scale)
+        self.values = Values(self.scale, self.ledger)
+        self.relations = Relations(self.scale, self.ledger, self.related)
+        if (output := self.scale.classifier) is not None:
+            self.decisions = Decisions(output, self.budget_of(output), self.scale, self.values)
+
+    @property
+    def checks(self) -> list[Check]:
+        """Everything marked so far."""
+        return self.ledger.checks
+
+    def budget_of(self, output: str) -> Budget:
+        """The limits of one output."""
+        return self.by_output.get(output, self.budget)
 
     def add(self, case: Case, answer: Feeds | Failure) -> None:
         """Judge one case; `answer` holds the outputs in the order in which the session gave them."""
+        self.forms[case.id] = tuple(array.shape for array in case.inputs.values())
+        if case.gate == "outside" and self._outside(case, answer):
+            return
         if isinstance(answer, Failure):
-            self._mark(case, "", "fail", answer.code, "runs", None, None, answer.message)
+            self.ledger.mark(case, "", "fail", answer.code, "runs", None, None, answer.message)
             return
         if mismatch := compare.structure(tuple(case.expected), tuple(answer)):
-            self._fail(case, mismatch)
+            self.ledger.fail(case, mismatch)
             answer = {name: array for name, array in answer.items() if name in case.expected}
-        for name, actual in answer.items():
-            self._output(case, name, actual)
+        marked = len(self.checks)
+        if not case.relation.startswith("repeats:"):  # judged the first time
+            for name, actual in answer.items():
+                self._output(case, name, actual)
+        self._look_for_swaps(case, answer, self.checks[marked:])
+        self.relations.add(case, answer, self.budget_of)
         if self.decisions and self.decisions.output in answer and case.input_class in IN_DISTRIBUTION:
             self.decisions.add(case, answer[self.decisions.output])
 
+    def _outside(self, case: Case, answer: Feeds | Failure) -> bool:
+        """Whether a case outside the declared range is settled: refused, or answered where eager refuses."""
+        if isinstance(answer, Failure) and answer.code == "WORKER_CRASHED":
+            reason = f"outside the declared range the engine takes the whole process down: {answer.message}"
+            self.ledger.mark(case, "", "warn", "GUARD_LOST", "refused", 0.0, 0.0, reason)
+        elif isinstance(answer, Failure):
+            self.ledger.mark(case, "", "pass", "", "refused", 0.0, 0.0, "refused, as it is outside the declared range")
+        elif not case.expected:
+            reason = "outside the declared range eager refuses and the variant answers"
+            # an empty batch is nobody's declared limit
+            verdict: CheckVerdict = "warn" if case.rows == 0 else "fail"
+            self.ledger.mark(case, "", verdict, "GUARD_LOST", "answered", 1.0, 0.0, reason)
+        else:
+            return False
+        return True
+
     def _output(self, case: Case, name: str, actual: np.ndarray) -> None:
         expected = case.expected[name]
-        if mismatch := compare.form(name, expected, actual) or compare.exact(name, expected, actual):
-            self._fail(case, mismatch)
-            return
-        if mismatch := compare.pattern(name, expected, actual):
-            self._pattern(case, mismatch, compare.spoiled_rows(expected, actual))
+        if mismatch := compare.form(name, expected, actual):
+            self._differs(case, mismatch)
             return
         if expected.dtype.kind not in "fc":
-            self._mark(case, name, "pass", "", "different", 0.0, 0.0, "exact")
+            self._exact(case, name, actual)
             return
-        if case.gate == "pattern":
+        case, actual = self._settled(case, name, actual)
+        expected = case.expected[name]
+        if mismatch := compare.pattern(name, expected, actual):
+            same_places = np.array_equal(np.isfinite(expected), np.isfinite(actual))
+            self._pattern(case, mismatch, compare.spoiled_rows(expected, actual), kinds_only=same_places)
+        elif not expected.size:
+            self.ledger.mark(case, name, "pass", "", "different", 0.0, 0.0, "empty, as eager's")
+        elif case.gate == "pattern":
             self._clean_rows(case, name, actual)
-            return
-        if self.budget.max_r is not None:
-            self._relative_noise(case, name, actual)
         else:
-            self._signal_to_noise(case, name, actual)
+            self.values.grade(case, name, actual, self.budget_of(name))
+
+    def _differs(self, case: Case, mismatch: compare.Mismatch) -> None:
+        """A wrong form outside the declared range is no right answer there."""
+        self.ledger.fail(case, replace(mismatch, code="OUT_OF_RANGE") if case.gate == "outside" else mismatch)
+
+    def _settled(self, case: Case, name: str, actual: np.ndarray) -> tuple[Case, np.ndarray]:
+        """The part of the output that is held to eager: valid positions, where eager is right, and off the edges."""
+        if case.relation.startswith("mask:"):
+            case, actual = self._unmasked(case, name, actual)
+        if case.gate == "accurate" and name in case.expected64:
+            case, actual = _chosen(case, name, actual, accurate(case, name))
+        if name in case.near:
+            actual = self._off_the_edges(case, name, actual)
+        return case, actual
+
+    def _unmasked(self, case: Case, name: str, actual: np.ndarray) -> tuple[Case, np.ndarray]:
+        """Positions that no mask hides; what is hidden is compared, too, and told when it differs."""
+        mask = case.inputs[case.relation.partition(":")[2]].astype(bool)
+        valid = _valid(mask, case.expected[name].shape)
+        if valid.all():
+            return case, actual
+        hidden, given = _chosen(case, name, actual, ~valid)
+        target = truth(hidden, name)
+        same = np.array_equal(np.isfinite(target), np.isfinite(given))
+        limit = 2.0 * self.values.allowed(case, name, self.budget_of(name))
+        if not same or compare.distance(target, given).max(initial=0.0) > limit:
+            whole = not mask.reshape(len(mask), -1).any(axis=1).all()
+            verdict: CheckVerdict = "fail" if whole and case.id.startswith("mask-row") else "warn"
+            reason = "a fully masked row is answered otherwise" if verdict == "fail" else "hidden positions differ"
+            count = float(np.count_nonzero(compare.distance(target, given) > limit)) if same else float(given.size)
+            self.ledger.mark(case, name, verdict, "MASKED_ROW_SEMANTICS", "hidden_differences", count, 0.0, reason)
+        return _chosen(case, name, actual, valid)
+
+    def _off_the_edges(self, case: Case, name: str, actual: np.ndarray) -> np.ndarray:
+        """Elements on the other side of an edge count as right: eager gives that value a hair away from the input."""
+        target, limit = truth(case, name), self.values.allowed(case, name, self.budget_of(name))
+        beside = np.min([compare.distance(side, actual) for side in case.near[name]], axis=0)
+        crossed = (compare.distance(target, actual) > limit) & (beside <= limit)
+        if not crossed.any():
+            return actual
+        count = int(np.count_nonzero(crossed))
+        reason = f"{count} of {crossed.size} elements sit on a step: eager gives the same a hair beside the input"
+        self.ledger.mark(case, name, "warn", "DISCONTINUITY", "on_an_edge", float(count), 0.0, reason)
+        settled: np.ndarray = np.where(crossed, target.astype(actual.dtype), actual)
+        return settled
+
+    def _exact(self, case: Case, name: str, actual: np.ndarray) -> None:
+        """Integers and bools: equal, or indices of equal scores, or on the other side of an edge."""
+        mismatch = compare.exact(name, case.expected[name], actual)
+        if mismatch is None:
+            self.ledger.mark(case, name, "pass", "", "different", 0.0, 0.0, "exact")
+            return
+        if name in case.scores and name in self.index_outputs and self._indices(case, name, actual):
+            return
+        if name in case.near:
+            wrong = case.expected[name] != actual
+            beside = (case.near[name][0] == actual) | (case.near[name][1] == actual)
+            if not (wrong & ~beside).any():
+                reason = "every difference sits on a step: eager gives the same a hair beside the input"
+                self.ledger.differ(case, replace(mismatch, code="DISCONTINUITY"), "warn", reason)
+                return
+        if case.input_class == "non-finite":
+            self._pattern(case, replace(mismatch, code="NAN_PATTERN"), 0, kinds_only=False)
+            return
+        self.ledger.fail(case, mismatch)
+
+    def _indices(self, case: Case, name: str, actual: np.ndarray) -> bool:
+        """Whether the scores behind the indices settle the matter."""
+        budget = self.budget_of(name)
+        spread = max(case.score_noise.get(name, 0.0), 2.0**-24 * compare.rms(case.scores[name]))
+        allowed = 2.0 * 4.0 * (budget.max_r or 0.0) * spread
+        found = indices.picked(case, name, self.index_outputs[name], actual, allowed)
+        if found is None:
+            return False
+        if budget.max_r is None and case.input_class != "non-finite":  # reduced precision may reorder what is close
+            verdict: CheckVerdict = "warn" if found.wrong <= budget.max_flips * found.count else "fail"
+            reason = f"{found.wrong} of {found.count} indices differ, {found.tied} between ties; {found.first}"
+            self.ledger.mark(case, name, verdict, "VALUE_MISMATCH", "index_flips", found.wrong, None, reason)
+            return True
+        if found.wrong:
+            return False
+        reason = f"{found.tied} of {found.count} indices differ where scores are equal"
+        self.ledger.mark(case, name, "pass", "TIE", "different", 0.0, 0.0, reason)
+        return True
 
     def _clean_rows(self, case: Case, name: str, actual: np.ndarray) -> None:
         """Same non-finite pattern; now the rows that eager keeps finite must not have felt their neighbours."""
         expected = case.expected[name]
         clean = np.isfinite(expected).reshape(len(expected), -1).all(axis=1) if expected.ndim else np.array(False)
         if not clean.any():
-            self._mark(case, name, "pass", "", "different", 0.0, 0.0, "same non-finite pattern")
+            self.ledger.mark(case, name, "pass", "", "different", 0.0, 0.0, "same non-finite pattern")
             return
         left = replace(case, gate="full", expected={name: expected[clean]}, expected64={}, rows=None, noise={})
-        if self.budget.max_r is not None:
-            self._relative_noise(left, name, actual[clean])
-        elif self.budget.strict_pattern:
-            self._signal_to_noise(left, name, actual[clean])
+        budget = self.budget_of(name)
+        if budget.max_r is not None or budget.strict_pattern:
+            self.values.grade(left, name, actual[clean], budget)
 
-    def _relative_noise(self, case: Case, name: str, actual: np.ndarray) -> None:
-        """R against float64; against eager fp32 with a fixed floor where the reference is weak."""
-        target = truth(case, name)
-        base, error = self.scale.noise_of(case, name), compare.rmse(target, actual)
-        value = error / base if base else (0.0 if error == 0.0 else math.inf)
-        factor = self.budget.small_factor if target.size < SMALL else 1.0
-        limit = (self.budget.max_r or 0.0) * factor
-        reason = self.budget.reason + ("; small case, limit doubled" if factor != 1.0 else "")
-        if name not in case.expected64 and case.input_class != "non-finite":
-            reason = f"weak reference: no float64 answer, compared with eager fp32; {reason}"
-        verdict, code = self._grade(value, limit, (self.budget.warn_r or limit) * factor)
-        if verdict == "fail":
-            reason = self._point_at(name, target, actual)
-        self._mark(case, name, verdict, code, "R", value, limit, reason)
+    def _pattern(self, case: Case, mismatch: compare.Mismatch, spoiled: int, *, kinds_only: bool) -> None:
+        """A wrong non-finite pattern fails; where the arithmetic has no NaN or no such range, it is told.
 
-    def _signal_to_noise(self, case: Case, name: str, actual: np.ndarray) -> None:
-        """Centred SQNR, and eager half's own error where the budget knows it."""
-        target = truth(case, name)
-        if case.input_class == "constant" and self._half(case, name, target, actual):
-            return  # off the distribution a fixed number of decibels says little; eager's own half precision says it
-        error = compare.rmse(target, actual)
-        signal = self.scale.signal_of(case, name)
-        value = compare.sqnr_db(signal or compare.rms(target), error)  # a constant output has no centred signal
-        floor, warn = self.budget.min_sqnr_db or 0.0, self.budget.warn_sqnr_db or 0.0
-        judged = self.budget.values_everywhere or case.input_class in {*IN_DISTRIBUTION, "shapes"}
-        reason, code = self.budget.reason, "SQNR_LOW"
-        verdict: CheckVerdict = "warn"
-        if math.isnan(value) or value < floor:
-            verdict = "fail" if judged else "warn"
-            reason = self._point_at(name, target, actual) if judged else "outside the calibrated range"
-        elif value >= warn:
-            verdict, code = "pass", ""
-        self._mark(case, name, verdict, code, "centred_sqnr_db", value, floor, reason, at_least=True)
-        if case.input_class in IN_DISTRIBUTION:
-            self._half(case, name, target, actual)
-            if signal:
-                self.exactness.append((value, case, name))
-
-    def check_applied(self) -> None:
-        """Fail when no output shows the precision change: each answer with a signal in it is too exact for that."""
-        ceiling = self.budget.not_applied_db
-        if ceiling is None or not self.exactness:
+        So is NaN for infinity on an infinite input (`kinds_only`): what comes out is no number either way.
+        """
+        budget = self.budget_of(mismatch.output)
+        poisoned = case.input_class == "non-finite"
+        swallowed = poisoned and bool(self.swallows) and not spoiled
+        excused = case.input_class in UNUSUAL and budget.max_r is None and not (poisoned and budget.strict_pattern)
+        no_number = poisoned and kinds_only
+        if not (swallowed or excused or no_number):
+            self.ledger.fail(case, mismatch)
             return
-        value, case, name = min(self.exactness, key=lambda entry: entry[0])
-        if value > ceiling:
-            reason = "too exact for this precision: the change did not happen"
-            self._mark(case, name, "fail", "VARIANT_NOT_APPLIED", "centred_sqnr_db", value, ceiling, reason)
+        reason = "beyond the range of this precision"
+        if no_number:
+            reason = f"{mismatch.reason}; no number either way"
+        elif swallowed:
+            reason = f"the {self.swallows} kernel turns NaN into numbers"
+        elif poisoned:
+            reason = f"one bad sample spoils {spoiled} good ones in its batch" if spoiled else "integers have no NaN"
+        self.ledger.differ(case, mismatch, "warn", f"{reason}: screen inputs before the model")
 
-    def _half(self, case: Case, name: str, target: np.ndarray, actual: np.ndarray) -> bool:
-        """Hold the error to eager's own in half precision; False where the budget or the case does not have that."""
-        own, limit = case.noise.get(name, Noise(None)).half, self.budget.max_half_ratio
-        if limit is None or not own:
+    def _look_for_swaps(self, case: Case, answer: Feeds, checks: list[Check]) -> None:
+        """Whether failed outputs of one form fit when they change places."""
+        failed = [check.output for check in checks if check.verdict == "fail" and check.output in answer]
+        names = list(dict.fromkeys(failed))
+        if self.swapped or not 2 <= len(names) <= 5 or case.input_class not in {*IN_DISTRIBUTION, "example"}:
+            return
+        for order in permutations(names):
+            if all(self._fits(case, name, answer[other]) for name, other in zip(names, order, strict=True)):
+                moved = [f"{name} carries {other}" for other, name in zip(names, order, strict=True) if name != other]
+                self.swapped = "; ".join(moved)
+                return
+
+    def _fits(self, case: Case, name: str, actual: np.ndarray) -> bool:
+        expected = case.expected[name]
+        if compare.form(name, expected, actual) or compare.exact(name, expected, actual):
             return False
-        value = compare.rmse(target, actual) / own
-        verdict, code = self._grade(value, limit, limit)
-        reason = "times the error of eager in half precision"
-        if verdict == "fail":
-            reason = self._point_at(name, target, actual)
-        self._mark(case, name, verdict, code, "half_ratio", value, limit, reason)
-        return True
-
-    def _grade(self, value: float, limit: float, warn: float) -> tuple[CheckVerdict, str]:
-        if math.isnan(value) or value > limit:
-            return "fail", "VALUE_MISMATCH"
-        return ("warn", "VALUE_MISMATCH") if value > warn else ("pass", "")
-
-    def _pattern(self, case: Case, mismatch: compare.Mismatch, spoiled: int) -> None:
-        """A wrong non-finite pattern fails; quantized arithmetic has no NaN, so it only warns there."""
-        if case.input_class != "non-finite" or self.budget.strict_pattern:
-            self._fail(case, mismatch)
-            return
-        reason = "integer arithmetic has no NaN: screen inputs before the model"
-        if spoiled:
-            reason = f"one bad sample spoils {spoiled} good ones in its batch: screen inputs before the model"
-        self._mark(case, mismatch.output, "warn", mismatch.code, mismatch.metric, mismatch.value, 0.0, reason)
-
-    def _fail(self, case: Case, mismatch: compare.Mismatch) -> None:
-        self._mark(case, mismatch.output, "fail", mismatch.code, mismatch.metric, mismatch.value, 0.0, mismatch.reason)
-
-    def _mark(
-        self,
-        case: Case,
-        output: str,
-        verdict: CheckVerdict,
-        code: str,
-        metric: str,
-        value: float | None,
-        limit: float | None,
-        reason: str,
-        *,
-        at_least: bool = False,
-    ) -> None:
-        if verdict == "fail" and self.divergence is None:
-            self.divergence = f"{case.id} (seed {case.seed}){f', output {output}' if output else ''}: {reason}"
-        self.checks.append(
-            Check(case.id, case.input_class, output, verdict, code, metric, value, limit, reason, at_least)
-        )
-
-    def _point_at(self, name: str, target: np.ndarray, actual: np.ndarray) -> str:
-        """The worst element, and whether the error sits in few columns: that names the unit to look at."""
-        index, size = compare.worst(target, actual)
-        values = f"expected {target[index]:.6g}, got {actual[index]:.6g}"
-        text = f"largest difference {size:.3g} at {name}{list(index)}: {values}"
-        if target.ndim == 2 and target.shape[1] > 1:
-            error = np.mean(compare.distance(target, actual) ** 2, axis=0)
-            share = float(error[index[1]] / max(float(error.sum()), 1e-300))
-            if share > 0.9:
-                text += f"; {share:.0%} of the error is in column {index[1]}"
-        return text
+        if expected.dtype.kind != "f":
+            return True
+        return compare.rmse(truth(case, name), actual) <= 2.0 * self.values.rms_budget(case, name, self.budget_of(name))
 
 
-def conclude(name: str, provider: str | None, judge: Judge) -> VariantReport:
-    """The variant's verdict: one failure fails it, else one open question leaves it open."""
-    judge.check_applied()
-    checks = [*judge.checks, *(judge.decisions.checks() if judge.decisions else [])]
+def _chosen(case: Case, name: str, actual: np.ndarray, kept: np.ndarray) -> tuple[Case, np.ndarray]:
+    """Case and answer cut to the elements of one output that are `kept`, flat."""
+    if kept.all():
+        return case, actual
+    expected64 = {name: case.expected64[name][kept]} if name in case.expected64 else {}
+    near = {name: case.near[name][:, kept]} if name in case.near else {}
+    expected = case.expected[name][kept]
+    half = case.noise[name].half if name in case.noise else None
+    noise = {name: Noise(compare.rmse(expected64.get(name, expected), expected), half)}
+    cut = replace(case, expected={name: expected}, expected64=expected64, noise=noise, near=near)
+    return replace(cut, rows=None, relation=""), actual[kept]
+
+
+def _valid(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Positions of an output that belong to what the mask shows: by position where the axes agree, else by row."""
+    by_position = shape[: mask.ndim] == mask.shape
+    if not by_position and shape[:1] != mask.shape[:1]:
+        return np.ones(shape, bool)
+    shown = mask if by_position else np.asarray(mask.reshape(len(mask), -1).any(axis=1))
+    return np.broadcast_to(shown.reshape(*shown.shape, *([1] * (len(shape) - shown.ndim))), shape)
+
+
+def conclude(name: str, provider: str | None, judge: Judge, extra: Iterable[Check] = ()) -> VariantReport:
+    """The variant's verdict: one failure fails it, else one open question leaves it open.
+
+    Args:
+        name: of the variant.
+        provider: that ran it.
+        judge: has seen all cases.
+        extra: checks that come from the file instead of its answers.
+    """
+    judge.values.check_applied(judge.budget)
+    checks = [*judge.checks, *extra, *(judge.decisions.checks() if judge.decisions else [])]
     failed = [check for check in checks if check.verdict == "fail"]
     open_ = [check for check in checks if check.verdict == "inconclusive"]
     verdict: VariantVerdict = "fail" if failed else "inconclusive" if open_ else "pass"
     warned = sum(check.verdict == "warn" for check in checks)
     code, reason = "", f"{len(checks)} checks" + (f", {warned} with a warning" if warned else "")
-    for first in (*failed, *open_)[:1]:
+    if (first := judge.ledger.worst or next(iter((*failed, *open_)), None)) is not None:
         code, reason = first.code, f"{first.id}: {first.reason}"
     exit_code = EXIT_OF[verdict]
-    if checks and all(check.metric == "runs" for check in checks):
+    ran = [check for check in judge.checks if check.metric not in {"runs", "refused"}]
+    if judge.checks and not ran:
         verdict, exit_code = "error", 4
     if not checks:
         verdict, code, reason, exit_code = "inconclusive", "SAMPLE_SIZE", "no case was compared", 3
     if judge.budget.loosened:
         reason += f" (loosened: {', '.join(judge.budget.loosened)})"
-    return VariantReport(name, verdict, provider, tuple(checks), code, reason, judge.divergence, exit_code)
+    return VariantReport(name, verdict, provider, tuple(checks), code, reason, judge.ledger.divergence, exit_code)

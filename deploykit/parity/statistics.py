@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from scipy.special import betaincinv, ndtri
+from scipy.special import bdtr, betaincinv, ndtri
 
 CONFIDENCE = 0.95
 """One-sided confidence of every bound."""
@@ -49,6 +49,35 @@ class Paired:
 def proportion_upper(count: int, n: int) -> float:
     """Clopper-Pearson's one-sided upper bound for a proportion of `count` in `n`."""
     return 1.0 if count >= n else float(betaincinv(count + 1, n - count, CONFIDENCE))
+
+
+def proportion_bounds(count: int, n: int) -> tuple[float, float]:
+    """Clopper-Pearson's bounds for a proportion of `count` in `n`, each one-sided at `CONFIDENCE`."""
+    low = 0.0 if count <= 0 else float(betaincinv(count, n - count + 1, 1.0 - CONFIDENCE))
+    return low, proportion_upper(count, n)
+
+
+def rows_needed(count: int, n: int, limit: float) -> int | None:
+    """Samples with which the same rate would put the upper bound at or below `limit`; None when none would."""
+    rate = count / n
+    if rate >= limit:
+        return None
+    low, high = n, n
+    while proportion_upper(math.ceil(rate * high), high) > limit:
+        low, high = high, high * 2
+        if high > MAX_NEEDED:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = proportion_upper(math.ceil(rate * middle), middle) <= limit
+        low, high = (low, middle) if enough else (middle, high)
+    return high
+
+
+def mcnemar_p(pair: Paired) -> float:
+    """McNemar's exact two-sided p-value. Shown and never a gate: "no significant difference" is not parity."""
+    discordant = pair.lost + pair.won
+    return min(1.0, 2.0 * float(bdtr(min(pair.lost, pair.won), discordant, 0.5))) if discordant else 1.0
 
 
 def drop_bounds(pair: Paired) -> tuple[float, float]:

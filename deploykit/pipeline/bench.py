@@ -184,7 +184,7 @@ class _Bench:
         scale = Scale.of(self.bundle.case(record) for record in self.judged)
         judge = Judge(scale, budget_for(precision, self.request.provider))
         judge.add(case, outputs)
-        return judge.divergence or ""
+        return judge.ledger.divergence or ""
 
     def _check_case(self) -> CaseRecord:
         """The smallest case with values: it is answered once per subject before anything is timed."""

@@ -6,9 +6,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,11 @@ from deploykit.bundle import WEIGHTS, Bundle, Manifest, ReferenceRecord, SourceR
 from deploykit.errors import DeploykitError, WorkError
 from deploykit.inputs import Samples
 from deploykit.isolation import Caller, Limits, Pool
+from deploykit.lines import LINES
 from deploykit.model import SourceSpec
 from deploykit.pipeline import train
+from deploykit.pipeline.judging import Gate
+from deploykit.pipeline.keep_float import Search, Staged, Wanted
 from deploykit.plan import PlannedVariant
 from deploykit.progress import Progress
 from deploykit.publish import check_target, publish, staging
@@ -47,6 +51,7 @@ class ExportRequest:
         samples: `.npz` with real inputs, or None.
         training: how the seed model is trained when no checkpoint is named, and which data its samples come from.
         options: plugin options by variant name.
+        keep_float: nodes that variants in reduced precision leave in float, or that they are to be looked for.
     """
 
     source: SourceSpec
@@ -56,6 +61,7 @@ class ExportRequest:
     force: bool = False
     training: train.TrainRequest = field(default_factory=train.TrainRequest)
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    keep_float: Wanted = field(default_factory=Wanted)
 
 
 @dataclass(frozen=True)
@@ -162,9 +168,13 @@ class _Workshop:
         )
         target = self.stage / str(record.file)
         try:
-            answer = self._transform(variant, pool, made, target) if variant.base else self._export(variant, target)
+            options = self._options(variant)
+            make = partial(self._transform, variant, pool, made)
+            answer = make(options, target) if variant.base else self._export(variant, target)
             record = VariantRecord.model_validate_json(json.dumps({**record.model_dump(), **answer}))
             self._open(record, target, pool)
+            if self.request.keep_float.auto and "keep_float" in record.options and "keep_float" not in options:
+                record = self._mended(record, target, pool, list(made.values()), make)
         except DeploykitError as error:
             if error.exit_code not in {4, 5}:
                 raise
@@ -185,12 +195,42 @@ class _Workshop:
             source=None if self.live else asdict(self.source),
             weights=str(self.stage / WEIGHTS),
             signature=self.captured["signature"],
-            options=self.request.options.get(variant.name, {}),
+            options=self._options(variant),
+            lines=str(self.stage / LINES),
         )
         return answer
 
+    def _options(self, variant: PlannedVariant) -> dict[str, Any]:
+        """The options asked for; nodes to keep in float go to every plugin that can keep them."""
+        given = self.request.options.get(variant.name, {})
+        nodes = self.request.keep_float.nodes
+        able = variant.kind == "transforms" and hasattr(registry.load(variant.kind, variant.plugin), "keep_float")
+        return {"keep_float": nodes, **given} if nodes and able else given
+
+    def _mended(
+        self, record: VariantRecord, target: Path, pool: Pool, made: list[VariantRecord], make: Callable[..., Any]
+    ) -> VariantRecord:
+        """The variant with as many nodes in float as its target takes, opened again."""
+        staged = Staged(self.stage, _manifest(self.request, self.captured, None, [*made, record]))
+        search = Search(
+            Gate(staged),
+            lambda nodes, path: make({**self.request.options.get(record.name, {}), "keep_float": nodes}, path),
+            pool,
+            self.progress,
+            self.request.keep_float.target_db,
+        )
+        found = search.improve(record, target)
+        record = VariantRecord.model_validate_json(json.dumps({**record.model_dump(), **found}))
+        self._open(record, target, pool)
+        return record
+
     def _transform(
-        self, variant: PlannedVariant, pool: Pool, made: dict[str, VariantRecord], target: Path
+        self,
+        variant: PlannedVariant,
+        pool: Pool,
+        made: dict[str, VariantRecord],
+        options: dict[str, Any],
+        target: Path,
     ) -> dict[str, Any]:
         base = made[variant.base or ""]
         if base.file is None:
@@ -202,7 +242,7 @@ class _Workshop:
             target=str(target),
             calibration=self.captured["calibration"],
             input_names=[spec["name"] for spec in self.captured["signature"]["inputs"]],
-            options=self.request.options.get(variant.name, {}),
+            options=options,
         )
         return answer
 

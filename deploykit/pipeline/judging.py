@@ -10,9 +10,10 @@ from typing import Any
 
 from deploykit import registry
 from deploykit.bundle import Bundle, CaseRecord, VariantRecord
+from deploykit.errors import WorkError
 from deploykit.isolation import Pool
 from deploykit.parity import compare
-from deploykit.parity.budget import Budget, budget_for
+from deploykit.parity.budget import Budget, budget_for, outputs_named
 from deploykit.parity.judge import Failure, Judge
 from deploykit.parity.scale import Scale
 from deploykit.reference import Case, load_arrays
@@ -91,6 +92,7 @@ class Gate:
         *,
         cases: tuple[str, ...] | None = None,
         graph_level: str = "all",
+        feed: dict[str, str] | None = None,
     ) -> Answers:
         """Let `artifact` answer cases in a child.
 
@@ -101,12 +103,36 @@ class Gate:
             folder: receives the answers.
             cases: ids, None for all.
             graph_level: ONNX Runtime's graph optimization level.
+            feed: inputs that get another input's values.
 
         Raises:
             DeploykitError: it cannot be opened, or the child died.
         """
-        signature = self.bundle.manifest.signature
         wanted = [case for case in self.records if cases is None or case.id in cases]
+        settings = SessionSettings(self.provider, graph_level=graph_level)
+        usual = [case for case in wanted if case.gate != "outside"]
+        found = self._asked(record, artifact, pool, folder, usual, settings, feed or {})
+        if outside := [case for case in wanted if case.gate == "outside"]:
+            # an engine may abort on sizes that nobody promised: that must not cost the other answers
+            try:
+                more = self._asked(record, artifact, pool, folder, outside, settings, feed or {})
+            except WorkError as error:
+                failed = {case.id: Failure(error.code, error.message) for case in outside}
+                return replace(found, errors={**found.errors, **failed})
+            found = replace(found, order={**found.order, **more.order}, errors={**found.errors, **more.errors})
+        return found
+
+    def _asked(
+        self,
+        record: VariantRecord,
+        artifact: Path,
+        pool: Pool,
+        folder: Path,
+        cases: list[CaseRecord],
+        settings: SessionSettings,
+        feed: dict[str, str],
+    ) -> Answers:
+        signature = self.bundle.manifest.signature
         answer: dict[str, Any] = pool.worker(registry.load("runtimes", record.runtime).stack).call(
             "sessions:answer",
             timeout_s=ANSWER_SECONDS,
@@ -114,17 +140,26 @@ class Gate:
             artifact=str(artifact),
             input_names=[spec.name for spec in signature.inputs],
             output_names=[spec.name for spec in signature.outputs],
-            settings=asdict(SessionSettings(self.provider, graph_level=graph_level)),
-            cases={case.id: str(self.bundle.path / case.file) for case in wanted},
-            layouts={case.id: case.layout for case in wanted if case.layout},
+            settings=asdict(settings),
+            cases={case.id: str(self.bundle.path / case.file) for case in cases},
+            feed=feed,
+            layouts={case.id: case.layout for case in cases if case.layout},
             answers=str(folder),
         )
         errors = {name: Failure(error["code"], error["message"]) for name, error in answer["errors"].items()}
         return Answers(answer["provider"], folder, answer["order"], errors, answer["seconds"])
 
-    def judged(self, record: VariantRecord, answers: Answers) -> Judge:
-        """A judge that has seen every case in `answers`."""
-        judge = Judge(self.scale, self.budget(record))
+    def judged(self, record: VariantRecord, answers: Answers, *, swallows: str = "") -> Judge:
+        """A judge that has seen every case in `answers`; `swallows` names an operator that turns NaN into numbers."""
+        changed = outputs_named(self.limits)
+        judge = Judge(
+            self.scale,
+            self.budget(record),
+            {name: budget_for(record.precision, self.provider, self.limits, name) for name in changed},
+            frozenset(case.relation.partition(":")[2] for case in self.records),
+            self.bundle.manifest.reference.index_outputs,
+            swallows,
+        )
         for case, outputs in self.pairs(answers):
             judge.add(case, outputs)
         return judge

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import math
-import tempfile
-from dataclasses import dataclass, field, replace
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploykit import registry
-from deploykit.bundle import WEIGHTS, Bundle, VariantRecord
+from deploykit.bundle import REPORTS, Bundle, VariantRecord
 from deploykit.environment import fingerprint
-from deploykit.errors import DeploykitError, RefusedError, UsageError, gravest
+from deploykit.errors import RefusedError, UsageError, gravest
 from deploykit.formats import recognize
 from deploykit.isolation import Limits, Pool
 from deploykit.parity.budget import budget_for
-from deploykit.parity.judge import conclude
 from deploykit.pipeline.judging import Gate
+from deploykit.pipeline.trial import Trial
 from deploykit.progress import Progress
 from deploykit.publish import made_here
-from deploykit.results import EXIT_OF, VariantReport, VariantVerdict, VerifyReport
+from deploykit.results import EXIT_OF, VariantVerdict, VerifyReport
 from deploykit.session import CPU
 
 
@@ -33,6 +33,9 @@ class VerifyRequest:
         limits: changes to the budgets, `{"max_r": 6.0}`.
         artifact: a file made elsewhere, judged instead of the bundle's variants.
         precision: the budget for `artifact`.
+        self_check: also prove that the gate can fail, with mutants of every variant.
+        reproducers: folder for what reproduces a failure; None is `reports/reproduce` of the bundle, where it can be
+            written.
     """
 
     bundle: Path
@@ -42,6 +45,8 @@ class VerifyRequest:
     limits: dict[str, float] = field(default_factory=dict)
     artifact: Path | None = None
     precision: str = "fp32"
+    self_check: bool = False
+    reproducers: Path | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -60,11 +65,14 @@ def verify(request: VerifyRequest, progress: Progress) -> VerifyReport:
     _check_limits(request)
     chosen = _chosen(bundle, request)
     gate = Gate(bundle, request.provider, request.limits)
-    verifier = _Verifier(gate, request, progress)
+    own = request.artifact is None
+    trusted = request.trust_code or (own and made_here(bundle))
     progress.stage("verify", len(chosen))
     with Pool(Limits.for_model(_model_bytes(bundle))) as pool:
-        reports = tuple(verifier.judge(record, artifact, pool) for record, artifact in chosen)
-    code = gravest(report.exit_code for report in reports)
+        trial = Trial(gate, pool, progress, trusted, _reproducers(request), self_check=request.self_check)
+        reports = tuple(trial.of(record, artifact) for record, artifact in chosen)
+    checks = tuple(trial.self_checks)
+    code = gravest([*(report.exit_code for report in reports), *(EXIT_OF[check.verdict] for check in checks)])
     if all(report.verdict == "skipped" for report in reports):  # nothing ran: that proves nothing
         code = EXIT_OF["inconclusive"]
     return VerifyReport(
@@ -73,6 +81,7 @@ def verify(request: VerifyRequest, progress: Progress) -> VerifyReport:
         code,
         fingerprint(),
         reports,
+        checks if request.self_check else None,
         weak_reference=bundle.manifest.reference.float64 is None,
     )
 
@@ -111,70 +120,11 @@ def _foreign(artifact: Path, request: VerifyRequest) -> tuple[VariantRecord, Pat
     return record, artifact
 
 
-@dataclass
-class _Verifier:
-    """Takes each variant through the gate, whatever happens to it."""
-
-    gate: Gate
-    request: VerifyRequest
-    progress: Progress
-
-    def __post_init__(self) -> None:
-        self.trusted = self.request.trust_code or made_here(self.gate.bundle)
-
-    def judge(self, record: VariantRecord, artifact: Path | None, pool: Pool) -> VariantReport:
-        """The report of one variant."""
-        if artifact is None:
-            verdict: VariantVerdict = "skipped" if record.status == "unavailable" else "error"
-            report = _without(record.name, verdict, record.code, f"not made: {record.reason}")
-        elif self.request.artifact is None and _runs_code(record) and not self.trusted:
-            reason = "can run code and this machine did not make the bundle; give --trust-code if you trust its origin"
-            report = _without(record.name, "refused", "UNTRUSTED_CODE", reason)
-        else:
-            try:
-                report = self._compared(record, artifact, pool)
-            except DeploykitError as error:
-                report = _gave_up(record.name, error)
-        self.progress.step(f"{report.name}: {report.verdict}{f', {report.code}' if report.code else ''}")
-        return report
-
-    def _compared(self, record: VariantRecord, artifact: Path, pool: Pool) -> VariantReport:
-        with tempfile.TemporaryDirectory(prefix="deploykit-") as folder:
-            answers = self.gate.answers(record, artifact, pool, Path(folder))
-            judge = self.gate.judged(record, answers)
-        report = conclude(record.name, answers.provider, judge)
-        return self._located(report, record, artifact, pool) if report.verdict == "fail" else report
-
-    def _located(self, report: VariantReport, record: VariantRecord, artifact: Path, pool: Pool) -> VariantReport:
-        """Add which weight differs from the source's, where the format keeps names."""
-        weights = self.gate.bundle.path / WEIGHTS
-        if record.runtime != "onnxruntime" or record.precision != "fp32" or not weights.is_file():
-            return report
-        try:
-            found = pool.worker("onnxruntime").call("inspecting:weights", artifact=str(artifact), weights=str(weights))
-        except DeploykitError:
-            return report  # the failure itself is reported; only the extra hint is missing
-        if not found:
-            return report
-        return replace(
-            report, first_divergence=f"{report.first_divergence}; {found[0]}", reason=f"{report.reason}; {found[0]}"
-        )
-
-
-def _runs_code(record: VariantRecord) -> bool:
-    return bool(registry.load("runtimes", record.runtime).runs_code)
-
-
-def _without(name: str, verdict: VariantVerdict, code: str, reason: str) -> VariantReport:
-    return VariantReport(name, verdict, None, (), code, reason, None, EXIT_OF[verdict])
-
-
-def _gave_up(name: str, error: DeploykitError) -> VariantReport:
-    """A provider that is not there is the gate saying no; everything else could not be done."""
-    if error.code == "PROVIDER_FALLBACK":
-        return VariantReport(name, "fail", None, (), error.code, error.message, None, 1)
-    verdict: VariantVerdict = "refused" if error.exit_code == 5 else "error"
-    return VariantReport(name, verdict, None, (), error.code, f"{error.message}; {error.hint}", None, error.exit_code)
+def _reproducers(request: VerifyRequest) -> Path | None:
+    if request.reproducers is not None:
+        return request.reproducers
+    own = request.bundle / REPORTS / "reproduce"
+    return own if os.access(request.bundle, os.W_OK) and not (request.bundle / REPORTS).is_symlink() else None
 
 
 def _overall(code: int) -> VariantVerdict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape as as_html
 
 from deploykit.errors import escape
-from deploykit.report import rows
+from deploykit.report import proof, rows
 from deploykit.results import BenchReport, VerifyReport
 
 _STYLE = """
@@ -37,6 +37,7 @@ def render(name: str, verify: VerifyReport | None, bench: BenchReport | None) ->
 
 def _verify(report: VerifyReport) -> str:
     notes = [line for variant in report.variants for line in rows.findings(variant)] + rows.task_lines(report)
+    notes += proof.proof_lines(report)
     head = f'<h2>Parity with eager PyTorch: <span class="{report.verdict}">{report.verdict}</span></h2>\n'
     return head + _table(rows.VERIFY_HEAD, rows.verify_rows(report)) + _list(notes)
 

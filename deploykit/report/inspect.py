@@ -14,7 +14,8 @@ def render_manifest(bundle: Bundle) -> str:
     manifest = bundle.manifest
     source, reference = manifest.source, manifest.reference
     named = f"{source.spec.kind}:{source.spec.target}" if source.spec.target else source.spec.kind
-    exact = f"by module.{reference.float64}()" if reference.float64 else "impossible (weak reference)"
+    ways = {"dispatch": "by dispatch mode", "double": "by module.double()", None: "impossible (weak reference)"}
+    exact = ways.get(reference.float64, reference.float64)
     lines = [
         f"bundle {manifest.name} at {escape(str(bundle.path))}",
         f"  source     {escape(named)}, {source.parameters:,} parameters, sha256 {source.digest[:16]}…",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
-from deploykit.report import rows
-from deploykit.results import Check, VariantReport, VerifyReport
+from deploykit.report import baseline, proof, rows
+from deploykit.results import BaselineReport, Check, SelfCheck, VariantReport, VerifyReport
 
 _BAD = {"fail", "inconclusive"}
 _WITHOUT_CHECKS = {
@@ -20,11 +20,28 @@ def render_verify(report: VerifyReport) -> str:
     root = ET.Element("testsuites", name=_clean(f"deploykit verify {report.bundle}"))
     for variant in report.variants:
         root.append(_suite(variant))
+    if report.self_check:
+        root.append(_self_check(report.self_check))
+    if report.baseline is not None:
+        root.append(_baseline(report.baseline))
     total = [suite.attrib for suite in root]
     for key in ("tests", "failures", "errors", "skipped"):
         root.set(key, str(sum(int(suite[key]) for suite in total)))
     ET.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _self_check(found: tuple[SelfCheck, ...]) -> ET.Element:
+    """A case per variant: whether the gate can fail it."""
+    failures = sum(entry.verdict in _BAD for entry in found)
+    counts = {"tests": len(found), "failures": failures, "errors": 0, "skipped": 0}
+    suite = ET.Element("testsuite", {"name": "self-check", **{key: str(value) for key, value in counts.items()}})
+    for entry in found:
+        case = ET.SubElement(suite, "testcase", classname="self-check", name=_clean(entry.variant))
+        if entry.verdict in _BAD:
+            ET.SubElement(case, "failure", type=_clean(entry.code), message=_clean(entry.reason))
+        ET.SubElement(case, "system-out").text = _clean(proof.proof_line(entry))
+    return suite
 
 
 def _suite(variant: VariantReport) -> ET.Element:
@@ -55,6 +72,30 @@ def _suite(variant: VariantReport) -> ET.Element:
     for key, value in counts.items():
         suite.set(key, str(value))
     return suite
+
+
+def _baseline(found: BaselineReport) -> ET.Element:
+    """A case per difference that counts, or one that says that there is none."""
+    suite = ET.Element("testsuite", name="baseline")
+    bad = [drift for drift in found.drifts if drift.verdict in _BAD]
+    for drift in bad:
+        name = " ".join(part for part in (drift.variant or "eager", drift.check, drift.output, drift.metric) if part)
+        case = ET.SubElement(suite, "testcase", classname="baseline", name=_clean(name))
+        message = _clean(baseline.sentence(drift))
+        ET.SubElement(case, "failure", type=_clean(drift.code), message=message).text = _clean(_changed(found))
+    if not bad:
+        case = ET.SubElement(suite, "testcase", classname="baseline", name="baseline")
+        if found.verdict == "skipped":
+            ET.SubElement(case, "skipped", message=_clean(found.reason))
+        ET.SubElement(case, "system-out").text = _clean(f"{found.reason}; {_changed(found)}")
+    counts = {"tests": max(1, len(bad)), "failures": len(bad), "errors": 0, "skipped": found.verdict == "skipped"}
+    for key, value in counts.items():
+        suite.set(key, str(int(value)))
+    return suite
+
+
+def _changed(found: BaselineReport) -> str:
+    return f"changed packages: {', '.join(found.changed_packages) or 'none'}"
 
 
 def _title(check: Check) -> str:

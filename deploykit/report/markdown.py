@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deploykit.errors import escape
-from deploykit.report import rows
+from deploykit.report import baseline, proof, rows
 from deploykit.results import BenchReport, VerifyReport
 
 _MARK = {"pass": "✅", "fail": "❌", "inconclusive": "❔", "error": "💥", "refused": "⛔", "skipped": "➖"}
@@ -14,7 +14,34 @@ def render_verify(report: VerifyReport) -> str:
     lines = [f"### {_MARK[report.verdict]} Parity of {_cell(report.bundle)}: {report.verdict}", ""]
     lines += _table(rows.VERIFY_HEAD, rows.verify_rows(report))
     notes = [line for variant in report.variants for line in rows.findings(variant)] + rows.task_lines(report)
+    notes += [*proof.proof_lines(report), *baseline.lines(report)]
     return "\n".join([*lines, *([""] if notes else []), *(f"- {_cell(note)}" for note in notes)]) + "\n"
+
+
+def fitted(page: str, room: int) -> str:
+    """As many whole lines of `page` as fit into `room` bytes, and a sentence that says what was left out.
+
+    GitHub does not cut a job summary that is too long: it drops all of it. Empty when not even the sentence fits.
+
+    Args:
+        page: Markdown, as the functions here write it.
+        room: bytes of UTF-8 that may still be written.
+    """
+    if len(page.encode()) <= room:
+        return page
+    lines = page.splitlines(keepends=True)
+    kept, used = 0, len(_left_out(lines).encode())  # the longest that the sentence gets
+    while kept < len(lines) and used + len(lines[kept].encode()) <= room:
+        used += len(lines[kept].encode())
+        kept += 1
+    told = _left_out(lines[kept:])
+    return "".join(lines[:kept]) + told if used <= room else ""
+
+
+def _left_out(lines: list[str]) -> str:
+    rows_left, notes_left = (sum(line.startswith(start) for line in lines) for start in ("| ", "- "))
+    what = f"{rows_left} rows and {notes_left} findings"
+    return f"\nLeft out, since a job summary may not be longer: {what}. The JSON and JUnit reports have all.\n"
 
 
 def render_bench(report: BenchReport) -> str:

@@ -72,14 +72,19 @@ def findings(variant: VariantReport) -> list[str]:
     lines = []
     if variant.first_divergence:
         lines.append(f"{variant.name}: {variant.code} first at {escape(variant.first_divergence)}")
+    return lines + [f"{variant.name}: warning {line}" for line in warnings(variant)]
+
+
+def warnings(variant: VariantReport) -> list[str]:
+    """What a variant passed with, each reason once: `CODE: reason (where)`."""
     warned: dict[str, list[Check]] = {}
     for check in variant.checks:
         if check.verdict == "warn":
             warned.setdefault(f"{check.code}: {check.reason}", []).append(check)
-    for reason, checks in warned.items():
-        where = ", ".join(dict.fromkeys(check.id for check in checks))
-        lines.append(f"{variant.name}: warning {escape(reason)} ({where})")
-    return lines
+    return [
+        f"{escape(reason)} ({', '.join(dict.fromkeys(check.id for check in checks))})"
+        for reason, checks in warned.items()
+    ]
 
 
 def task_lines(report: VerifyReport) -> list[str]:

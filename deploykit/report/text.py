@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploykit.errors import escape
-from deploykit.report import rows
+from deploykit.report import baseline, proof, rows
 from deploykit.results import BenchReport, Recommendation, VerifyReport
 
 WIDTH = 150
@@ -22,6 +22,7 @@ def render_verify(report: VerifyReport) -> str:
     lines.append(_table(rows.VERIFY_HEAD, rows.verify_rows(report), right=(3, 4, 5)))
     lines += [escape(line) for variant in report.variants for line in rows.findings(variant)]
     lines += [escape(line) for line in rows.task_lines(report)]
+    lines += [*proof.proof_lines(report), *baseline.lines(report)]
     ran = sorted({variant.provider for variant in report.variants if variant.provider})
     if ran:
         lines.append(escape(f"ran on {', '.join(ran)} (read back from the sessions)"))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from deploykit import inputs
 from deploykit.bundle import CaseRecord, ReferenceRecord
-from deploykit.capture import health, ranges, record
+from deploykit.campaign import plan
+from deploykit.capture import health, outputs, ranges, record, state
 from deploykit.errors import UsageError
+from deploykit.model import LoadedModel
 from deploykit.parity.scale import classifier_output
+from deploykit.quiet import quiet
 from deploykit.reference import Case, save_arrays, save_case
 from deploykit.results import to_data
 from deploykit.sources._weights import save_weights
@@ -32,42 +35,56 @@ def capture(source: dict[str, Any] | None, samples: str | None, stage: str, scra
     """
     model = live.load(source) if source is not None else live.current()
     health.check(model)
-    model = replace(model, signature=record.with_outputs(model))
+    model = replace(model, signature=outputs.with_outputs(model))
     given = inputs.Samples.load(Path(samples)) if samples else None
     if given is None and source is not None and source["inputs"]:
         model = ranges.widened(model)
     live.adopt(model)
-    records, float64 = _reference(model, given, Path(stage), seed)
+    reference, notes = _reference(model, given, Path(stage), seed)
     folder = Path(stage) / "source"
     folder.mkdir()
     save_weights(model.module, folder / "weights.safetensors")
     parameters = list(model.module.parameters())
     tensors = [*parameters, *model.module.buffers()]
-    reference = ReferenceRecord(float64=float64, samples=given.origin if given else "drawn", cases=tuple(records))
     return {
         "signature": to_data(model.signature),
         "reference": reference.model_dump(mode="json"),
-        "digest": health.state_digest(model.module),
+        "digest": state.digest(model.module),
         "parameters": sum(tensor.numel() for tensor in parameters),
         "model_bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
-        "notes": model.notes,
+        "notes": {**model.notes, **notes},
         "calibration": _calibration(model, given, Path(scratch), seed),
     }
 
 
-def _reference(model: Any, given: inputs.Samples | None, stage: Path, seed: int) -> tuple[list[CaseRecord], str | None]:
-    recorder = record.Recorder(model)
+def _reference(
+    model: LoadedModel, given: inputs.Samples | None, stage: Path, seed: int
+) -> tuple[ReferenceRecord, dict[str, str]]:
+    """The record of the reference, and notes on what eager does not answer or should not do."""
     folder = stage / "reference"
     folder.mkdir()
     records = []
-    for question in inputs.campaign(model.signature, model.example, given, seed):
-        case = recorder.answer(question)
-        _check_labels(case)
-        file = f"reference/{case.id}.safetensors"
-        save_case(case, stage / file)
-        fields = asdict(case)
-        records.append(CaseRecord(file=file, **{name: fields[name] for name in _RECORDED}, noise=case.noise))
-    return records, recorder.float64
+    with quiet():  # a module may warn of an empty batch or an infinite input: those are asked on purpose
+        recorder = record.Recorder(model)
+        for question in plan.campaign(model.signature, model.example, given, seed):
+            case = recorder.answer(question)
+            if case is None:
+                continue
+            _check_labels(case)
+            file = f"reference/{case.id}.safetensors"
+            save_case(case, stage / file)
+            records.append(CaseRecord(file=file, **{name: getattr(case, name) for name in _RECORDED}))
+    notes = {f"skipped {name}": f"eager refuses it: {reason}" for name, reason in recorder.skipped.items()}
+    if recorder.random is not None:
+        notes["random"] = f"{recorder.random} draws random numbers, without effect on the answers tried"
+    reference = ReferenceRecord(
+        float64=recorder.float64,
+        samples=given.origin if given else "drawn",
+        cases=tuple(records),
+        largest=recorder.largest,
+        index_outputs=recorder.index_outputs,
+    )
+    return reference, notes
 
 
 def _check_labels(case: Case) -> None:
@@ -84,12 +101,12 @@ def _check_labels(case: Case) -> None:
         raise UsageError("labels", f"class {highest} is named and {output} has {classes}", hint, "BAD_SAMPLES")
 
 
-_RECORDED = ("id", "input_class", "gate", "rows", "seed")
+_RECORDED = ("id", "input_class", "gate", "rows", "seed", "noise", "layout", "relation", "score_noise")
 
 
-def _calibration(model: Any, given: inputs.Samples | None, scratch: Path, seed: int) -> list[str]:
+def _calibration(model: LoadedModel, given: inputs.Samples | None, scratch: Path, seed: int) -> list[str]:
     files = []
-    for index, batch in enumerate(inputs.calibration(model.signature, model.example, given, seed)):
+    for index, batch in enumerate(plan.calibration(model.signature, model.example, given, seed)):
         path = scratch / f"calibration-{index}.safetensors"
         save_arrays(batch, path)
         files.append(str(path))

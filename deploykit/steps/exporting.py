@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from deploykit import registry
 from deploykit.errors import WorkError
+from deploykit.lines import Lines, listening
 from deploykit.steps import live
 
 
@@ -18,8 +20,11 @@ def export(
     weights: str,
     signature: dict[str, Any],
     options: dict[str, Any],
+    lines: str = "",
 ) -> dict[str, Any]:
     """Write one variant to `target`; gives the exporter's `options` as used and the `facts` it found out.
+
+    What exporters tell of the model's source lines is added to the file `lines`, where one is named.
 
     Raises:
         WorkError: PACKAGE_MISSING when the exporter cannot work here.
@@ -30,5 +35,8 @@ def export(
         raise WorkError(exporter, reason, "see deploykit doctor", "PACKAGE_MISSING")
     path = Path(target)
     path.parent.mkdir(parents=True, exist_ok=True)
-    facts = plugin.export(model, path)
+    with listening() as heard:
+        facts = plugin.export(model, path)
+    if lines and heard:
+        reduce(Lines.merged, heard, Lines.load(Path(lines))).save(Path(lines))
     return {"options": asdict(plugin), "facts": facts}

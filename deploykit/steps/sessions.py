@@ -22,6 +22,7 @@ def answer(
     cases: dict[str, str],
     answers: str,
     layouts: dict[str, str] | None = None,
+    feed: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Run every case; a case that fails is that case's error, the others go on.
 
@@ -34,6 +35,7 @@ def answer(
         cases: case id to the file that holds `inputs/NAME`.
         answers: folder that receives `ID.safetensors` with the outputs, in `order`.
         layouts: how the arrays of a case lie in memory when the engine gets them, where that is not contiguous.
+        feed: inputs that get another input's values: to find out whether two of them changed places.
 
     Returns:
         `provider` and `threads` read back, `order` of the output names per case, `errors` per case, `seconds`.
@@ -46,8 +48,9 @@ def answer(
     errors: dict[str, Any] = {}
     for case, file in cases.items():
         stored = part(load_arrays(Path(file)), "inputs")
+        layout = (layouts or {}).get(case, "")
         try:
-            outputs = session.run({name: laid_out(stored[name], (layouts or {}).get(case, "")) for name in input_names})
+            outputs = session.run({n: laid_out(stored[(feed or {}).get(n, n)], layout) for n in input_names})
         except DeploykitError as error:
             errors[case] = error_data(error)
             continue

@@ -7,9 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deploykit.errors import WorkError
 from deploykit.quiet import quiet
+
+if TYPE_CHECKING:
+    import onnx
 
 
 def missing_package() -> str | None:
@@ -26,6 +30,20 @@ def workshop(target: Path) -> Iterator[Path]:
     """
     with tempfile.TemporaryDirectory(prefix=".transform-", dir=target.parent) as folder, quiet():
         yield Path(folder)
+
+
+def check_kept(variant: str, keep_float: tuple[str, ...], model: onnx.ModelProto) -> None:
+    """Every node to keep in float must be there: a misspelled one would be quantized in silence.
+
+    Raises:
+        WorkError: UNKNOWN_NODE.
+    """
+    there = {node.name for node in model.graph.node}
+    unknown = [name for name in keep_float if name not in there]
+    if unknown:
+        computing = [node.name for node in model.graph.node if node.op_type in {"Conv", "Gemm", "MatMul"}]
+        hint = f"the nodes with weights are {', '.join(computing[:8])}{', …' if len(computing) > 8 else ''}"
+        raise WorkError(variant, f"there is no node {unknown[0]} to keep in float", hint, "UNKNOWN_NODE")
 
 
 def not_applied(variant: str, message: str) -> WorkError:

@@ -22,6 +22,7 @@ class Transform:
     Attributes:
         keep_io_types: inputs and outputs stay float32: callers need no change.
         op_block_list: operators left in float32 beside the converter's own list, where float16's range is too small.
+        keep_float: names of nodes left in float32.
     """
 
     core: ClassVar[bool] = True
@@ -31,6 +32,7 @@ class Transform:
 
     keep_io_types: bool = True
     op_block_list: tuple[str, ...] = ("LogSoftmax", "Softmax", "LayerNormalization")
+    keep_float: tuple[str, ...] = ()
 
     def unavailable(self) -> str | None:
         """Why this transform cannot work here; None when it can."""
@@ -40,9 +42,11 @@ class Transform:
         """Write the converted model to `target`.
 
         Raises:
-            WorkError: VARIANT_NOT_APPLIED when the model holds no float32 weight to convert.
+            WorkError: VARIANT_NOT_APPLIED when the model holds no float32 weight to convert; UNKNOWN_NODE when a node
+                to keep in float32 is not there.
         """
         model = onnx_file.load(source)
+        _foreign.check_kept("onnx-fp16", tuple(self.keep_float), model)
         # the types recorded for float32 contradict the new ones
         del model.graph.value_info[:]
         large = onnx_file.weight_bytes(model) > onnx_file.EXTERNAL_OVER
@@ -56,6 +60,7 @@ class Transform:
                 _inferable(model, large, folder),
                 keep_io_types=self.keep_io_types,
                 op_block_list=[*float16.DEFAULT_OP_BLOCK_LIST, *self.op_block_list],
+                node_block_list=list(self.keep_float),
             )
             _skip_round_trips(converted.graph, own)
             # casts are appended at the end, and the checker wants producers first

@@ -19,6 +19,7 @@ class Transform:
     Attributes:
         op_types: operators to quantize. Never Conv: dynamically quantized, resnet18 ran 5.4 times slower than fp32.
         per_channel: one scale per output channel.
+        keep_float: names of nodes that stay as they are.
     """
 
     core: ClassVar[bool] = True
@@ -28,6 +29,7 @@ class Transform:
 
     op_types: tuple[str, ...] = ("MatMul", "Gemm")
     per_channel: bool = True
+    keep_float: tuple[str, ...] = ()
 
     def unavailable(self) -> str | None:
         """Why this transform cannot work here; None when it can."""
@@ -37,18 +39,23 @@ class Transform:
         """Write the quantized model to `target`.
 
         Raises:
-            WorkError: VARIANT_NOT_APPLIED when no operator with constant weights was found.
+            WorkError: VARIANT_NOT_APPLIED when no operator with constant weights was found; UNKNOWN_NODE when one to
+                keep in float is not there.
         """
         with _foreign.workshop(target) as folder:
             from onnxruntime.quantization import QuantType, quantize_dynamic
 
-            large = onnx_file.weight_bytes(onnx_file.load(source)) > onnx_file.EXTERNAL_OVER
+            model = onnx_file.load(source)
+            _foreign.check_kept("onnx-int8-dynamic", tuple(self.keep_float), model)
+            large = onnx_file.weight_bytes(model) > onnx_file.EXTERNAL_OVER
             quantize_dynamic(
                 source,
                 folder / "quantized.onnx",
                 op_types_to_quantize=list(self.op_types),
                 per_channel=self.per_channel,
                 weight_type=QuantType.QInt8,
+                # it first makes a MatMul of every Gemm, under another name
+                nodes_to_exclude=[name for node in self.keep_float for name in (node, f"{node}_MatMul")],
                 use_external_data_format=large,
             )
             model = onnx_file.load(folder / "quantized.onnx")

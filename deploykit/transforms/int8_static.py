@@ -26,6 +26,7 @@ class Transform:
         op_types: operators to quantize.
         per_channel: one scale per output channel of the weights.
         float_outputs: operators whose outputs stay float32: 7 to 10 dB more, for 1.0 to 1.3 times the time.
+        keep_float: names of nodes that stay as they are.
     """
 
     core: ClassVar[bool] = True
@@ -36,6 +37,7 @@ class Transform:
     op_types: tuple[str, ...] = ("Conv", "MatMul", "Gemm")
     per_channel: bool = True
     float_outputs: tuple[str, ...] = ("MatMul", "Gemm")
+    keep_float: tuple[str, ...] = ()
 
     def unavailable(self) -> str | None:
         """Why this transform cannot work here; None when it can."""
@@ -46,7 +48,7 @@ class Transform:
 
         Raises:
             WorkError: NO_CALIBRATION without samples; VARIANT_NOT_APPLIED when no operator with constant weights was
-                found.
+                found; UNKNOWN_NODE when one to keep in float is not there.
         """
         if not calibration:
             raise WorkError("onnx-int8-static", "no calibration samples", "give some with --samples", "NO_CALIBRATION")
@@ -70,12 +72,14 @@ class Transform:
             source, folder / "prepared.onnx", skip_symbolic_shape=True, save_as_external_data=large,
             all_tensors_to_one_file=True, external_data_location="prepared.onnx.data" if large else None,
         )  # fmt: skip
+        _foreign.check_kept("onnx-int8-static", tuple(self.keep_float), _nodes(folder / "prepared.onnx"))
         q.quantize_static(
             folder / "prepared.onnx",
             folder / "quantized.onnx",
             _reader(calibration),
             quant_format=q.QuantFormat.QDQ,
             op_types_to_quantize=list(self.op_types),
+            nodes_to_exclude=list(self.keep_float),
             per_channel=self.per_channel,
             activation_type=q.QuantType.QUInt8,
             weight_type=q.QuantType.QInt8,
@@ -93,6 +97,13 @@ def _whole(source: Path, folder: Path) -> tuple[bool, Path]:
     # it loses the way to external data that is there without need
     onnx_file.save(model, folder / "whole.onnx")
     return False, folder / "whole.onnx"
+
+
+def _nodes(prepared: Path) -> onnx.ModelProto:
+    """The model without its weights."""
+    import onnx
+
+    return onnx.load(str(prepared), load_external_data=False)
 
 
 def _reader(calibration: Sequence[Feeds]) -> Any:

@@ -1,9 +1,11 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from deploykit.capture import health
+from deploykit.capture import health, state
 from deploykit.errors import WorkError
 from deploykit.model import LoadedModel
 from deploykit.signature import Dim, Signature, TensorSpec
@@ -107,7 +109,6 @@ def counted(module, x):
 @pytest.mark.parametrize(
     "module",
     [
-        Forward(counted),
         Forward(lambda m, x: nn.functional.dropout(m.layer(x)), layer=nn.Linear(50, 30)),
         Forward(lambda m, x: x + torch.rand_like(x)),
         Forward(lambda m, x: torch.where(torch.rand_like(x) < 0.5, x, torch.nan)),
@@ -120,12 +121,119 @@ def test_a_forward_that_answers_twice_differently_is_no_reference(module):
     assert (error.code, error.subject) == ("REFERENCE_NONDETERMINISTIC", "output output")
 
 
+@pytest.mark.parametrize(
+    ("function", "where"),
+    [
+        (lambda m, x: m.head(x), "head.1 (aten.bernoulli_)"),
+        (lambda m, x: m.head[0](x) + torch.randn(2, 30), "the model (aten.randn)"),
+    ],
+)
+def test_whose_forward_draws_random_numbers_is_told(function, where):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        head = nn.Sequential(nn.Linear(50, 30), Forward(lambda m, x: nn.functional.dropout(x, 0.1)))
+        error = refused(loaded(Forward(function, head=head)))
+    assert error.message == f"two calls with the same input differ: {where} draws random numbers"
+
+
 def test_integers_must_repeat_exactly():
     def flips(module, x):
-        module.calls += 1
-        return torch.tensor([1_000_000, module.calls])
+        return torch.tensor([1_000_000, next(ticks)])
 
+    ticks = iter(range(9))
     assert refused(loaded(Forward(flips))).code == "REFERENCE_NONDETERMINISTIC"
+
+
+class Settings:
+    def __init__(self):
+        self.seen = 0
+
+
+def remembered(module, x):
+    module.seen.append(x.shape)
+    return x
+
+
+def in_a_dict(module, x):
+    module.seen["calls"] += 1
+    return x
+
+
+def in_an_object(module, x):
+    module.seen.seen += 1
+    return x
+
+
+def in_a_tensor(module, x):
+    module.seen += x.mean()
+    return x
+
+
+def drawn_from(module, x):
+    return x * (next(module.seen) > 100)
+
+
+def later(module, x):
+    module.seen += 1
+    return x if module.seen < 50 else x * 2
+
+
+@pytest.mark.parametrize(
+    ("function", "start"),
+    [
+        (later, 0),
+        (remembered, []),
+        (in_a_dict, {"calls": 0}),
+        (in_an_object, Settings()),
+        (in_a_tensor, torch.zeros(())),
+        (drawn_from, itertools.count()),
+    ],
+)
+def test_state_in_a_plain_attribute_is_named_with_its_module(function, start):
+    inner = Forward(function)
+    inner.seen = start
+    error = refused(loaded(nn.Sequential(nn.Linear(50, 4), nn.Sequential(inner))))
+    assert (error.code, error.subject) == ("STATEFUL_REFERENCE", "attribute 1.0.seen")
+
+
+def test_a_counter_that_moves_the_answer_is_state_and_no_randomness():
+    error = refused(loaded(Forward(counted)))
+    assert (error.code, error.subject) == ("STATEFUL_REFERENCE", "attribute calls")
+
+
+def test_a_counter_shared_by_the_class_is_named():
+    class Shared(Forward):
+        total = 0
+
+    def up(module, x):
+        Shared.total += 1
+        return x
+
+    error = refused(loaded(Shared(up)))
+    assert (error.code, error.subject) == ("STATEFUL_REFERENCE", "attribute Shared.total")
+
+
+def test_what_settles_in_the_first_calls_is_a_cache():
+    def cached(module, x):
+        if not module.table:
+            module.table["scale"] = torch.linspace(0, 1, x.shape[1])
+            module.shapes = [tuple(x.shape)]
+        module.last = x * module.table["scale"]
+        return module.last
+
+    module = Forward(cached)
+    module.table = {}
+    health.check(loaded(module))
+    assert module.shapes == [(2, 50)]
+
+
+def test_a_parameter_that_forward_trains_is_named():
+    def step(module, x):
+        module.layer.bias.data.add_(1e-3)
+        return module.layer(x)
+
+    error = refused(loaded(Forward(step, layer=nn.Linear(50, 3))))
+    assert (error.code, error.subject) == ("STATEFUL_REFERENCE", "parameter layer.bias")
 
 
 @pytest.mark.parametrize(
@@ -152,9 +260,9 @@ def test_weights_that_are_nan_answer_twice_alike_and_are_left_to_the_recorder():
 
 def test_checking_leaves_the_model_as_it_was():
     model = loaded(nn.Sequential(nn.Linear(50, 4), nn.BatchNorm1d(4)))
-    before, x = health.state_digest(model.module), model.example["x"].copy()
+    before, x = state.digest(model.module), model.example["x"].copy()
     health.check(model)
-    assert health.state_digest(model.module) == before
+    assert state.digest(model.module) == before
     assert np.array_equal(model.example["x"], x)
 
 
@@ -165,7 +273,7 @@ def test_the_digest_sees_every_bit_every_name_and_buffers_that_are_not_saved():
         if change:
             with torch.no_grad():
                 change(module)
-        return health.state_digest(module)
+        return state.digest(module)
 
     with torch.random.fork_rng():
         whole = digest()
@@ -183,7 +291,7 @@ def test_the_digest_sees_every_bit_every_name_and_buffers_that_are_not_saved():
 
 def test_the_digest_of_special_dtypes_is_taken_from_their_bytes():
     def digest(tensor):
-        return health.state_digest(Forward(None, state={"b": tensor}))
+        return state.digest(Forward(None, state={"b": tensor}))
 
     tensors = [
         torch.zeros(4, dtype=d) for d in (torch.bool, torch.bfloat16, torch.complex64, torch.uint8, torch.float16)

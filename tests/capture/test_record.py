@@ -3,46 +3,26 @@ import pytest
 import torch
 from torch import nn
 
-from deploykit.capture.record import SINGLE_ROWS, Recorder, with_outputs
+from deploykit.capture import copies
+from deploykit.capture.noise import SINGLE_ROWS
+from deploykit.capture.record import Recorder
 from deploykit.errors import WorkError
 from deploykit.inputs import CaseInputs
-from deploykit.model import LoadedModel
-from deploykit.signature import Dim, Signature, TensorSpec
-
-BATCH = (Dim("N"),)
-
-
-class Forward(nn.Module):
-    """A module of one function, with a layer from 5 to 3."""
-
-    def __init__(self, function):
-        super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(1)
-            self.layer = nn.Linear(5, 3)
-        self.function = function
-
-    def forward(self, *inputs):
-        return self.function(self, *inputs)
-
+from deploykit.reference import IndexOutput, Largest
+from tests.fixtures.forwards import Forward, loaded, normal, seeded
 
 PLAIN = Forward(lambda m, x: m.layer(x))
 
 
-def loaded(module, rows=2, dims=BATCH):
-    x = np.random.default_rng(0).standard_normal((rows, 5)).astype(np.float32)
-    return LoadedModel(module.eval(), Signature((TensorSpec("x", "float32", ("N", 5)),), dims=dims), {"x": x})
-
-
-def asked(rows=64, input_class="in range", gate="full", x=None, batch=True):
-    x = np.random.default_rng(1).standard_normal((rows, 5)).astype(np.float32) if x is None else x
-    return CaseInputs("gaussian", input_class, gate, {"x": x}, len(x) if batch else None, 7, np.arange(len(x)))
+def asked(rows=64, input_class="in range", gate="full", x=None, batch=True, **more):
+    x = normal(rows, 5, seed=1) if x is None else x
+    return CaseInputs("gaussian", input_class, gate, {"x": x}, len(x) if batch else None, 7, np.arange(len(x)), **more)
 
 
 def test_a_clean_module_is_answered_in_float32_and_float64_with_its_own_noise():
     recorder = Recorder(loaded(PLAIN))
     case = recorder.answer(asked())
-    assert recorder.float64 == "double"
+    assert recorder.float64 == "dispatch"
     assert (case.id, case.input_class, case.gate, case.rows, case.seed) == ("gaussian", "in range", "full", 64, 7)
     assert np.array_equal(case.labels, np.arange(64))
     weight, bias = (p.detach().double().numpy() for p in PLAIN.layer.parameters())
@@ -71,12 +51,30 @@ def test_recording_changes_neither_the_module_nor_the_threads():
         lambda m, x: (m.layer(x), x.float().tanh()),
     ],
 )
-def test_a_module_that_casts_to_float32_inside_makes_a_weak_reference(function):
-    recorder = Recorder(loaded(Forward(function)))
+def test_a_module_that_casts_to_float32_inside_is_still_answered_in_float64(function):
+    module = Forward(function)
+    recorder = Recorder(loaded(module))
+    case = recorder.answer(asked())
+    assert recorder.float64 == "dispatch"
+    weight, bias = (p.detach().double().numpy() for p in module.layer.parameters())
+    exact = case.inputs["x"].astype(np.float64) @ weight.T + bias
+    assert np.allclose(next(iter(case.expected64.values())), exact, rtol=0, atol=1e-14)
+    assert all(1e-9 < noise.fp32 < 1e-6 for noise in case.noise.values())
+
+
+def refuses_float64(module, x):
+    if torch.ones(1).double().dtype == x.dtype or torch.get_default_dtype() == torch.float64:
+        raise RuntimeError("not here")
+    return module.layer(x)
+
+
+def test_a_module_that_cannot_run_in_float64_makes_a_weak_reference():
+    recorder = Recorder(loaded(Forward(refuses_float64)))
     case = recorder.answer(asked())
     assert recorder.float64 is None
     assert case.expected64 == case.noise == {}
-    assert all(np.isfinite(array).all() for array in case.expected.values())
+    assert np.isfinite(case.expected["output"]).all()
+    assert recorder.largest.value == pytest.approx(np.abs(case.expected["output"]).max())
 
 
 def test_integers_and_bools_have_no_float64_answer():
@@ -156,77 +154,146 @@ def test_half_is_unknown_where_the_module_cannot_run_in_it():
     assert case.noise["output"].fp32 > 0
 
 
-# the outputs of a signature
+# channels_last
 
 
-def outputs(function, rows=2, dims=BATCH):
-    return {s.name: s for s in with_outputs(loaded(Forward(function), rows, dims)).outputs}
+class Image(nn.Module):
+    def __init__(self, function=lambda m, x: m.conv(x)):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 16, 3, padding=1)
+        self.function = function
+
+    def forward(self, x):
+        return self.function(self, x).mean((2, 3))
 
 
-def test_symbolic_axes_are_those_that_follow_the_batch():
-    found = outputs(lambda m, x: {"y": m.layer(x), "t": m.layer(x).T, "n": x.sum(), "z": x.sum(0), "top": x.argmax(1)})
-    assert {name: spec.shape for name, spec in found.items()} == {
-        "y": ("N", 3), "t": (3, "N"), "n": (), "z": (5,), "top": ("N",),
-    }  # fmt: skip
-    assert found["top"].dtype == "int64"
+def formats_seen(module, rows=3):
+    """Whether forward got its fp32 input channels_last, over all calls for one case, and the noise of the answer."""
+    seen = set()
+
+    def look(part, inputs):
+        if part is not module.conv and inputs[0].dtype == torch.float32 and len(inputs[0]) == rows:
+            seen.add(inputs[0].is_contiguous(memory_format=torch.channels_last))
+
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(look)
+    try:
+        case = Recorder(loaded(module, x=normal(2, 3, 9, 9))).answer(asked(x=normal(rows, 3, 9, 9, seed=2)))
+    finally:
+        handle.remove()
+    return seen, case.noise["output"].fp32
 
 
-@pytest.mark.parametrize("rows", [2, 3, 5])
-def test_a_fixed_axis_that_happens_to_have_the_size_of_the_batch_stays_fixed(rows):
-    found = outputs(lambda m, x: {"y": m.layer(x), "s": x}, rows)
-    assert found["y"].shape == ("N", 3)
-    assert found["s"].shape == ("N", 5)
+def test_images_are_evaluated_in_channels_last_too():
+    module = seeded(Image)
+    seen, noise = formats_seen(module)
+    assert seen == {True, False}
+    assert 0 < noise < 1e-6
+    assert module.conv.weight.is_contiguous()
 
 
-@pytest.mark.parametrize(
-    "function",
-    [
-        lambda m, x: torch.cat([x, x]),
-        lambda m, x: torch.cat([x, x[:1]]),
-        lambda m, x: torch.cat([x, x[1:]]),
-        lambda m, x: x[1:],
-        lambda m, x: torch.cat([x[1:], x[2:]]),  # 1 row of 2, and 3 of 3, as if it were the batch
-    ],
-)
-def test_an_axis_derived_from_the_batch_gets_a_name_of_its_own(function):
-    (name, *rest) = outputs(function)["output"].shape
-    assert isinstance(name, str)
-    assert name != "N"
-    assert all(isinstance(size, int) for size in rest)
+def test_a_module_that_reads_memory_as_it_lies_gets_no_noise_from_another_format():
+    """Its answer in channels_last is another one: as noise it would hide every error."""
+    seen, noise = formats_seen(seeded(lambda: Image(lambda m, x: m.conv(x.as_strided(x.shape, (243, 81, 9, 1))))))
+    assert seen == {False}
+    assert 0 < noise < 1e-6
 
 
-def test_two_derived_axes_of_different_sizes_have_different_names():
-    found = outputs(lambda m, x: (torch.cat([x, x]), torch.cat([x, x, x])))
-    assert found["output_0"].shape[0] != found["output_1"].shape[0]
+def test_a_module_that_refuses_channels_last_is_recorded_without():
+    seen, noise = formats_seen(seeded(lambda: Image(lambda m, x: m.conv(x.view(-1).view(x.shape)))))
+    assert seen == {False}
+    assert 0 < noise < 1e-6
 
 
-def test_two_dims_are_told_apart():
-    ids = np.array([[0, 1, 2], [3, 4, 5]])
-    signature = Signature((TensorSpec("ids", "int64", ("N", "L")),), dims=(Dim("N"), Dim("L")))
-    model = LoadedModel(
-        Forward(lambda m, ids: (ids.float(), ids.T.float(), ids.flatten(), ids.sum(1))), signature, {"ids": ids}
-    )
-    shapes = [s.shape for s in with_outputs(model).outputs]
-    assert shapes[:2] == [("N", "L"), ("L", "N")]
-    assert isinstance(shapes[2][0], str)
-    assert shapes[2][0] not in {"N", "L"}
-    assert shapes[3] == ("N",)
+# what else is known of a case
 
 
-def test_a_dim_that_eager_refuses_is_reported_before_anything_is_exported():
+def weights(module):
+    return module.layer.weight.detach().double().numpy().T
+
+
+def test_the_largest_intermediate_of_judged_cases_is_kept_with_its_place():
+    module = Forward(lambda m, x: m.layer(x * 1e3) + (m.layer(x) * 1e5).relu() * 0)
+    recorder = Recorder(loaded(module))
+    assert recorder.largest is None
+    recorder.answer(asked(input_class="extreme", x=normal(4, 5) * 1e6))
+    assert recorder.largest is None
+    cases = [recorder.answer(asked(rows)) for rows in (8, 64)]
+    bias = module.layer.bias.detach().double().numpy()
+    value = max(np.abs(case.inputs["x"] @ weights(module) + bias).max() for case in cases) * 1e5
+    assert recorder.largest == Largest(pytest.approx(value, rel=1e-12), "the model (aten.mul)", 2)
+
+
+def test_scores_behind_an_index_output_are_recorded_with_their_noise():
+    module = Forward(lambda m, x: {"y": m.layer(x), "top": m.layer(x.float()).topk(2).indices, "n": (x > 0).sum(1)})
+    recorder = Recorder(loaded(module))
+    assert recorder.index_outputs == {"top": IndexOutput(1, True)}
+    case = recorder.answer(asked())
+    assert set(case.scores) == set(case.score_noise) == {"top"}
+    assert np.array_equal(case.scores["top"], case.expected64["y"])
+    given = np.sqrt(np.mean((case.expected["y"] - case.expected64["y"]) ** 2))
+    assert case.score_noise["top"] == pytest.approx(given)
+
+
+def test_scores_of_a_weak_reference_are_eagers_own():
+    case = Recorder(loaded(Forward(lambda m, x: refuses_float64(m, x).argmax(1)))).answer(asked())
+    assert case.score_noise == {}
+    scores = case.inputs["x"] @ weights(PLAIN) + PLAIN.layer.bias.detach().numpy()
+    assert np.allclose(case.scores["output"], scores, rtol=0, atol=1e-6)
+
+
+def test_a_pattern_case_has_scores_too():
+    x = normal(4, 5)
+    x[1, 2] = np.nan
+    recorder = Recorder(loaded(Forward(lambda m, x: m.layer(x).argmax(1))))
+    case = recorder.answer(asked(input_class="non-finite", gate="pattern", x=x))
+    assert np.isnan(case.scores["output"]).all(axis=1).tolist() == [False, True, False, False]
+
+
+def only_three_rows(module, x):
+    if len(x) > 3:
+        raise KeyError("more than three")
+    return module.layer(x)
+
+
+def test_what_eager_refuses_is_an_error_unless_it_may():
+    recorder = Recorder(loaded(Forward(only_three_rows)))
     with pytest.raises(WorkError) as caught:
-        outputs(lambda m, x: m.layer(x).reshape(2, 3))
-    assert (caught.value.code, caught.value.exit_code) == ("DIM_REFUSED", 4)
-    assert "N=3" in str(caught.value)
-    assert "fixed size instead of N" in caught.value.hint
+        recorder.answer(asked(4))
+    assert (caught.value.code, caught.value.exit_code) == ("REFERENCE_ERROR", 4)
+    assert recorder.answer(asked(4, optional=True)) is None
+    assert recorder.skipped == {"gaussian": "'more than three'"}
 
 
-def test_a_dim_at_its_upper_end_is_tried_downwards_and_one_without_room_not_at_all():
-    assert outputs(lambda m, x: m.layer(x), 4, (Dim("N", 1, 4),))["output"].shape == ("N", 3)
-    assert outputs(lambda m, x: m.layer(x), 4, (Dim("N", 4, 4),))["output"].shape == (4, 3)
+def test_outside_the_declared_range_a_refusal_is_an_answer():
+    recorder = Recorder(loaded(Forward(only_three_rows)))
+    refused = recorder.answer(asked(4, input_class="shapes", gate="outside"))
+    assert refused.expected == refused.expected64 == refused.noise == {}
+    taken = recorder.answer(asked(3, input_class="shapes", gate="outside"))
+    assert set(taken.expected) == set(taken.expected64) == {"output"}
 
 
-def test_inputs_and_ranges_are_kept():
-    model = loaded(PLAIN, dims=(Dim("N", 1, 9),))
-    found = with_outputs(model)
-    assert (found.inputs, found.dims) == (model.signature.inputs, model.signature.dims)
+def test_a_case_judged_where_eager_is_accurate_has_everything():
+    question = asked(gate="accurate", input_class="extreme", layout="strided", relation="repeats:real")
+    case = Recorder(loaded(PLAIN)).answer(question)
+    assert (case.layout, case.relation, case.gate) == ("strided", "repeats:real", "accurate")
+    assert case.expected64
+    assert case.noise["output"].fp32 > 0
+
+
+def test_random_numbers_without_effect_are_told():
+    assert Recorder(loaded(PLAIN)).random is None
+    assert Recorder(loaded(Forward(lambda m, x: m.layer(x) + 0 * torch.rand(3)))).random == "the model (aten.rand)"
+
+
+def test_of_a_large_model_one_copy_is_alive_at_a_time(monkeypatch):
+    model = loaded(seeded(Image), x=normal(2, 3, 9, 9))
+    case = asked(x=normal(3, 3, 9, 9, seed=2))
+    small = Recorder(model)
+    expected = small.answer(case)
+    assert set(small._copies._kept) == {torch.float64, torch.float16, torch.channels_last}
+    monkeypatch.setattr(copies, "LARGE", 100)
+    large = Recorder(model)
+    found = large.answer(case)
+    assert len(large._copies._kept) == 1
+    assert found.noise == expected.noise
+    assert np.array_equal(found.expected64["output"], expected.expected64["output"])

@@ -1,4 +1,7 @@
 import re
+from dataclasses import replace
+
+import pytest
 
 from deploykit.report import markdown, rows
 
@@ -54,3 +57,31 @@ def test_hostile_names_start_no_markup_no_html_and_no_line(hostile_verify, hosti
 def test_a_backslash_cannot_free_the_bar_behind_it(verified):
     assert markdown._cell("a\\|b") == "a\\\\\\|b"
     assert markdown._cell("[x](javascript:1)") == "\\[x\\](javascript:1)"
+
+
+def long(verified, count):
+    odd = replace(verified.variants[1], name="größer")
+    return markdown.render_verify(replace(verified, variants=(odd,) * count))
+
+
+@pytest.mark.parametrize("room", [400, 1000, 1001, 1002, 1003, 5000, 20_000])
+def test_a_page_is_cut_at_whole_lines_and_says_what_is_missing(verified, room):
+    page = long(verified, 300)
+    cut = markdown.fitted(page, room)
+    assert room - 300 < len(cut.encode()) <= room
+    *kept, blank, told, end = cut.split("\n")
+    assert (blank, end) == ("", "")
+    assert page.startswith("\n".join(kept))
+    assert page.split("\n")[: len(kept)] == kept
+    left = page.split("\n")[len(kept) :]
+    rows_left, notes_left = (sum(line.startswith(start) for line in left) for start in ("| ", "- "))
+    assert told.startswith(
+        f"Left out, since a job summary may not be longer: {rows_left} rows and {notes_left} findings"
+    )
+
+
+def test_a_page_that_fits_is_not_touched_and_without_room_there_is_none(verified):
+    page = long(verified, 3)
+    assert markdown.fitted(page, len(page.encode())) == page
+    assert markdown.fitted(page, len(page.encode()) - 1) != page
+    assert markdown.fitted(page, 100) == markdown.fitted(page, 0) == markdown.fitted(page, -5) == ""

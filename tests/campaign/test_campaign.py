@@ -3,7 +3,8 @@ import pytest
 
 from deploykit import inputs
 from deploykit.errors import RefusedError, UsageError
-from deploykit.inputs import Samples, calibration, campaign
+from deploykit.campaign.plan import calibration, campaign
+from deploykit.inputs import Samples
 from deploykit.signature import Dim, Signature, TensorSpec
 
 EXAMPLE = {"x": np.ones((2, 5), np.float32)}

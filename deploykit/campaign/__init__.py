@@ -1,0 +1,1 @@
+"""Drawing the questions that every variant is asked: real samples, and seeded inputs of every class around them."""

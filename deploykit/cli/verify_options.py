@@ -1,0 +1,97 @@
+"""Options of verify alone, and what it does for a continuous integration."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from deploykit.cli.options import F
+from deploykit.errors import UsageError, from_os_error
+
+if TYPE_CHECKING:
+    from deploykit.pipeline.verify import VerifyRequest
+    from deploykit.results import VerifyReport
+
+SUMMARY_BYTES = (1 << 20) - 1024
+"""Bytes of a job summary: 1 MiB a step, by GitHub's documentation; one of exactly that size has been refused."""
+
+
+def judging(function: F) -> F:
+    """How strictly verify judges, what it compares with, and the files it writes."""
+    for decorate in (
+        click.option(
+            "--annotations",
+            type=click.Choice(["auto", "github", "none"]),
+            default="auto",
+            show_default=True,
+            help="Workflow commands on stderr; auto: where $GITHUB_ACTIONS is true.",
+        ),
+        click.option(
+            "--summary",
+            type=Path,
+            metavar="FILE",
+            envvar="GITHUB_STEP_SUMMARY",
+            help="Append Markdown, to 1 MiB in all. [default: $GITHUB_STEP_SUMMARY]",
+        ),
+        click.option("--junit", type=Path, metavar="FILE", help="Write JUnit XML."),
+        click.option("--update-baseline", is_flag=True, help="Write --baseline instead of comparing with it."),
+        click.option("--baseline", type=Path, metavar="FILE", help="Fail, too, when a value is worse than in FILE."),
+        click.option(
+            "--self-check/--no-self-check",
+            default=None,
+            help="Prove with mutants that the gate can fail. [default: where $CI is set]",
+        ),
+        click.option("--reproducers", type=Path, metavar="DIR", help="What reproduces a failure. [default: reports/]"),
+        click.option("--trust-code", is_flag=True, help="Run TorchScript and .pt2 files that were made elsewhere."),
+        click.option(
+            "--inconclusive",
+            type=click.Choice(["fail", "warn"]),
+            default="fail",
+            show_default=True,
+            help="warn: exit 0 instead of 3.",
+        ),
+        click.option(
+            "--set", "limits", multiple=True, metavar="budget.KEY=VALUE", help="Change a limit; loosening is printed."
+        ),
+    ):
+        function = decorate(function)
+    return function
+
+
+def baseline_for(request: VerifyRequest, given: dict[str, Any]) -> Callable[[VerifyReport], VerifyReport]:
+    """What `--baseline` does to the report; checked now, done after the work.
+
+    Raises:
+        DeploykitError: the baseline cannot be used, or not be written.
+    """
+    from deploykit.pipeline.baseline import prepare
+
+    path, update = given["baseline"], given["update_baseline"]
+    if path is None:
+        if update:
+            raise UsageError("--update-baseline", "there is no file to write", "give --baseline FILE, too")
+        return lambda report: report
+    return prepare(request, path, update=update)
+
+
+def wants_annotations(given: dict[str, Any]) -> bool:
+    """Whether GitHub's workflow commands belong on stderr: asked for, or in a job of GitHub Actions."""
+    return given["annotations"] == "github" or (
+        given["annotations"] == "auto" and os.environ.get("GITHUB_ACTIONS") == "true"
+    )
+
+
+def append_summary(path: Path, page: str) -> None:
+    """Add Markdown to a job summary, which may hold other words already, as far as there is room for it."""
+    from deploykit.report import markdown
+
+    try:
+        there = path.stat().st_size if path.is_file() else 0
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(markdown.fitted(page, SUMMARY_BYTES - there))
+    except OSError as error:
+        raise from_os_error(error, str(path)) from error

@@ -1,0 +1,104 @@
+"""What about a bad node is visibly different: weights against the source's, attributes against a sound graph's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from deploykit.localization.graph import Graph
+from deploykit.signature import Feeds
+
+_SHOWN = 3
+"""Differences worth naming."""
+
+
+def weights(graph: Graph, region: list[int], source: Feeds, parameters: tuple[str, ...]) -> dict[str, str]:
+    """Initializers of a region that are not the source's, each with the difference in words.
+
+    Args:
+        graph: the candidate.
+        region: positions of the nodes in question.
+        source: the model's weights by name.
+        parameters: names of those that the region's line of code takes; for initializers with names of their own.
+    """
+    found = {}
+    for name in graph.weights(region):
+        tensor = graph.initializer(name)
+        if tensor is None:
+            continue
+        actual = numpy_helper.to_array(tensor)
+        if text := _differs(name, actual, source, parameters):
+            found[name] = text
+    return found
+
+
+def _differs(name: str, actual: Any, source: Feeds, parameters: tuple[str, ...]) -> str:
+    if name in source:
+        return _counted(name, source[name], actual, "the source") if source[name].shape == actual.shape else ""
+    texts = []
+    for parameter in parameters:
+        expected = source.get(parameter)
+        if expected is None or expected.ndim != 2 or actual.dtype != expected.dtype:
+            continue
+        both = (turned for turned in (expected, expected.T) if turned.shape == actual.shape)
+        texts += [_counted(parameter, turned, actual, "the source") for turned in both]
+    # a square matrix fits both ways round: the way without a difference, else the one with fewer
+    return min(texts, key=lambda text: (bool(text), len(text)), default="")
+
+
+def _counted(name: str, expected: Any, actual: Any, origin: str) -> str:
+    if expected.shape != actual.shape or expected.dtype != actual.dtype:
+        return ""
+    wrong = expected != actual
+    if expected.dtype.kind == "f":
+        wrong &= ~(np.isnan(expected) & np.isnan(actual))
+    count = int(np.count_nonzero(wrong))
+    if not count:
+        return ""
+    index = tuple(int(i) for i in np.argwhere(wrong)[0])
+    place = f"{expected[index]:.6g} in {origin}, {actual[index]:.6g} here"
+    return f"weight {name}{list(index)} is not the source's ({place}; {count} of {wrong.size} differ)"
+
+
+def changes(graph: Graph, base: Graph, value: str) -> list[str]:
+    """How the node that computes `value` differs from the one of a sound graph: operator, attributes, constants."""
+    if value not in base.values:
+        return []
+    node, sound = graph.node(value), base.node(value)
+    if node.op_type != sound.op_type:
+        return [f"{node.op_type} where the bundle's onnx has {sound.op_type}"]
+    here, there = _attributes(node), _attributes(sound)
+    found = [
+        f"{key} is {here.get(key, 'absent')}, in the bundle's onnx {there.get(key, 'absent')}"
+        for key in sorted(here.keys() | there.keys())
+        if here.get(key) != there.get(key)
+    ]
+    for own, other in zip(node.input, sound.input, strict=False):
+        one, two = graph.initializer(own), base.initializer(other)
+        if one is not None and two is not None and (text := _constants(own, two, one)):
+            found.append(text)
+        elif own != other and (one is None) and (two is None):
+            found.append(f"reads {own or 'nothing'}, in the bundle's onnx {other or 'nothing'}")
+    return found[:_SHOWN]
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, str]:
+    return {entry.name: str(helper.get_attribute_value(entry)).removeprefix("b") for entry in node.attribute}
+
+
+def _constants(name: str, sound: onnx.TensorProto, found: onnx.TensorProto) -> str:
+    expected, actual = numpy_helper.to_array(sound), numpy_helper.to_array(found)
+    if expected.shape != actual.shape:
+        return f"{name} has shape {list(actual.shape)}, in the bundle's onnx {list(expected.shape)}"
+    return _counted(name, expected, actual, "the bundle's onnx").replace("the source's", "the bundle's")
+
+
+def load_weights(path: Path) -> Feeds:
+    """The model's weights by name; empty where a bundle has none."""
+    from deploykit.reference import load_arrays
+
+    return load_arrays(path) if path.is_file() else {}

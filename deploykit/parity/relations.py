@@ -1,0 +1,81 @@
+"""Answers that must agree with other answers of the same variant: asked twice, and alone beside neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from deploykit.parity import compare
+from deploykit.parity.budget import Budget
+from deploykit.parity.ledger import Ledger
+from deploykit.parity.scale import Scale, truth
+from deploykit.reference import Case
+from deploykit.results import CheckVerdict
+from deploykit.signature import Feeds
+
+REPEATS = 2.0**-20
+"""Share of the output's RMS by which two calls with the same input may differ: threads sum in another order."""
+
+
+@dataclass
+class Relations:
+    """Remembers the answers that later cases refer to.
+
+    Attributes:
+        wanted: ids of the cases that some other case is related to.
+    """
+
+    scale: Scale
+    ledger: Ledger
+    wanted: frozenset[str]
+    _kept: dict[str, tuple[Case, Feeds]] = field(default_factory=dict)
+
+    def add(self, case: Case, answer: Feeds, budget_of: Callable[[str], Budget]) -> None:
+        """Judge what `case` says about an earlier one, and keep its answer where a later one will ask."""
+        kind, _, other = case.relation.partition(":")
+        if other in self._kept:
+            before, earlier = self._kept[other]
+            for name, actual in answer.items():
+                if name not in earlier or name not in case.expected:
+                    continue
+                if kind == "repeats":
+                    self._repeats(case, name, earlier[name], actual)
+                elif kind == "first-row-of":
+                    self._first_row(before, case, name, (earlier[name], actual), budget_of(name))
+        if case.id in self.wanted:
+            self._kept[case.id] = (case, answer)
+
+    def _repeats(self, case: Case, name: str, earlier: np.ndarray, actual: np.ndarray) -> None:
+        if earlier.shape != actual.shape or earlier.dtype.kind not in "fiub":
+            return
+        error = compare.rmse(earlier.astype(np.float64), actual.astype(np.float64))
+        level = compare.rms(earlier.astype(np.float64))
+        value = error / level if level else error
+        verdict: CheckVerdict = "pass" if value <= REPEATS else "fail"
+        reason = "the same input again gives the same answer" if verdict == "pass" else "the session remembers calls"
+        self.ledger.mark(case, name, verdict, "STATE_LOST", "repeat_difference", value, REPEATS, reason)
+
+    def _first_row(
+        self, before: Case, case: Case, name: str, answers: tuple[np.ndarray, np.ndarray], budget: Budget
+    ) -> None:
+        """How far the first row moved with its company, beyond what eager's does, in parts of the output's spread."""
+        alone, company = answers
+        signal = self.scale.signal.get(name, 0.0)
+        rows_fit = alone.shape[:1] == (before.rows,) and company.shape[:1] == (case.rows,)
+        if not rows_fit or alone.dtype.kind != "f" or alone.shape[1:] != company.shape[1:] or not signal:
+            return
+        if not (np.isfinite(alone[0]).all() and np.isfinite(company[0]).all()):
+            return
+        eager = truth(case, name)[0] - truth(before, name)[0]
+        moved = (company[0].astype(np.float64) - alone[0]) - eager
+        value = compare.rms(moved) / signal
+        verdict: CheckVerdict = "pass"
+        reason = "a sample does not feel the rest of its batch"
+        if not value <= budget.max_mates:
+            # one loud neighbour widens the range of a quantizer that looks at the whole batch: true, and by design
+            loud = case.input_class == "outlier" and not budget.values_everywhere
+            verdict = "warn" if loud else "fail"
+            reason = f"the first sample's answer moves by {value:.1%} of the output's spread with its neighbours"
+        self.ledger.mark(case, name, verdict, "BATCH_DEPENDENCE", "moves_with_batch", value, budget.max_mates, reason)

@@ -1,0 +1,136 @@
+"""Grading floating-point values: R for full precision, centred SQNR and eager half's own error for reduced ones."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from deploykit.parity import compare
+from deploykit.parity.budget import Budget
+from deploykit.parity.ledger import Ledger, grade, point_at
+from deploykit.parity.scale import IN_DISTRIBUTION, SMALL, Scale, truth
+from deploykit.reference import Case, Noise
+from deploykit.results import CheckVerdict
+
+ORDINARY = {*IN_DISTRIBUTION, "shapes", "sequence", "layout", "masks"}
+"""Input classes made of ordinary values: every kind of variant answers for its values there."""
+
+SIGMAS = 4.0
+"""One element may be this many RMSE off when the whole output is within its budget."""
+
+
+@dataclass
+class Values:
+    """Grades one float output of one case.
+
+    Attributes:
+        exactness: SQNR of every judged answer with a signal in it: what `check_applied` looks at.
+    """
+
+    scale: Scale
+    ledger: Ledger
+    exactness: list[tuple[float, Case, str]] = field(default_factory=list)
+
+    def grade(self, case: Case, name: str, actual: np.ndarray, budget: Budget) -> None:
+        """Mark `actual` against the truth of `case`; forms and non-finite patterns agree already."""
+        if budget.max_r is not None:
+            self._relative_noise(case, name, actual, budget)
+        else:
+            self._signal_to_noise(case, name, actual, budget)
+
+    def allowed(self, case: Case, name: str, budget: Budget) -> float:
+        """The largest error of one element that the budget excuses, in units of the output; infinite where unknown."""
+        if budget.max_r is not None:
+            return SIGMAS * budget.max_r * self.scale.noise_of(case, name)
+        half = case.noise.get(name, Noise(None)).half
+        if budget.max_half_ratio is not None and half:
+            return SIGMAS * budget.max_half_ratio * half
+        return math.inf
+
+    def rms_budget(self, case: Case, name: str, budget: Budget) -> float:
+        """The RMSE that the budget allows on this case, in units of the output."""
+        if budget.max_r is not None:
+            return budget.max_r * self.scale.noise_of(case, name)
+        return float(self.scale.signal_of(case, name) * 10.0 ** (-(budget.min_sqnr_db or 0.0) / 20.0))
+
+    def _relative_noise(self, case: Case, name: str, actual: np.ndarray, budget: Budget) -> None:
+        """R against float64; against eager fp32 with a fixed floor where the reference is weak."""
+        target = truth(case, name)
+        base, error = self.scale.noise_of(case, name), compare.rmse(target, actual)
+        value = error / base if base else (0.0 if error == 0.0 else math.inf)
+        factor = budget.small_factor if target.size < SMALL else 1.0
+        limit = (budget.max_r or 0.0) * factor
+        reason = budget.reason + ("; small case, limit doubled" if factor != 1.0 else "")
+        if name not in case.expected64 and case.input_class != "non-finite":
+            reason = f"weak reference: no float64 answer, compared with eager fp32; {reason}"
+        verdict, code = grade(value, limit, (budget.warn_r or limit) * factor)
+        if verdict == "fail":
+            reason = point_at(name, target, actual)
+        self.ledger.mark(case, name, verdict, code, "R", value, limit, reason)
+
+    def _signal_to_noise(self, case: Case, name: str, actual: np.ndarray, budget: Budget) -> None:
+        """Centred SQNR, and eager half's own error where the budget knows it."""
+        target = truth(case, name)
+        ordinary = case.input_class in ORDINARY
+        if not ordinary and self._half(case, name, target, actual, budget):
+            return  # off the distribution a fixed number of decibels says little; eager's own half precision says it
+        error = compare.rmse(target, actual)
+        signal = self.scale.signal_of(case, name)
+        value = compare.sqnr_db(signal or compare.rms(target), error)  # a constant output has no centred signal
+        floor, warn = budget.min_sqnr_db or 0.0, budget.warn_sqnr_db or 0.0
+        held = ordinary or (budget.values_everywhere and case.input_class == "constant")
+        reason, code = budget.reason, "SQNR_LOW"
+        verdict: CheckVerdict = "warn"
+        if not value >= floor:
+            verdict = "fail" if held else "warn"
+            reason = point_at(name, target, actual) if held else "outside the calibrated range"
+        elif value >= warn:
+            verdict, code = "pass", ""
+        self.ledger.mark(case, name, verdict, code, "centred_sqnr_db", value, floor, reason, at_least=True)
+        if case.input_class in IN_DISTRIBUTION:
+            self._half(case, name, target, actual, budget)
+            if signal:
+                self.exactness.append((value, case, name))
+
+    def _half(self, case: Case, name: str, target: np.ndarray, actual: np.ndarray, budget: Budget) -> bool:
+        """Hold the error to eager's own in half precision; False where the budget or the case does not have that."""
+        own, limit = case.noise.get(name, Noise(None)).half, budget.max_half_ratio
+        if limit is None or not own:
+            return False
+        value = compare.rmse(target, actual) / own
+        verdict, code = grade(value, limit, limit)
+        reason = "times the error of eager in half precision"
+        if verdict == "fail":
+            reason = point_at(name, target, actual)
+        self.ledger.mark(case, name, verdict, code, "half_ratio", value, limit, reason)
+        return True
+
+    def check_applied(self, budget: Budget) -> None:
+        """Fail when no output shows the precision change: each answer with a signal in it is too exact for that."""
+        ceiling = budget.not_applied_db
+        if ceiling is None or not self.exactness:
+            return
+        value, case, name = min(self.exactness, key=lambda entry: entry[0])
+        if value > ceiling:
+            reason = "too exact for this precision: the change did not happen"
+            self.ledger.mark(case, name, "fail", "VARIANT_NOT_APPLIED", "centred_sqnr_db", value, ceiling, reason)
+
+
+def accurate(case: Case, name: str) -> np.ndarray:
+    """Where eager fp32 itself is right: within 1e-2 of float64 (of the element, or of the output's RMS).
+
+    True everywhere without a float64 answer.
+    """
+    expected, exact = case.expected[name], case.expected64.get(name)
+    if exact is None:
+        return np.ones(expected.shape, bool)
+    finite = np.isfinite(expected) & np.isfinite(exact)
+    with np.errstate(invalid="ignore"):
+        close = np.abs(expected - exact) <= ACCURATE * np.maximum(np.abs(exact), compare.rms(exact))
+    return np.where(finite, close, ~np.isfinite(exact) & ~np.isfinite(expected))
+
+
+ACCURATE = 1e-2
+"""Relative error of eager fp32 up to which its value on an unusual input is an expectation at all."""

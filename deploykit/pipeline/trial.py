@@ -1,0 +1,159 @@
+"""One variant's way through the gate: answers, checks of its file, the cause of a failure, and whether it can fail."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from pathlib import Path
+
+from deploykit import registry
+from deploykit.bundle import VariantRecord
+from deploykit.errors import DeploykitError
+from deploykit.isolation import Pool
+from deploykit.parity.diagnose import Evidence, diagnosed
+from deploykit.parity.judge import Judge, conclude
+from deploykit.parity.scale import IN_DISTRIBUTION
+from deploykit.pipeline import locating, quantized, selfcheck
+from deploykit.pipeline.judging import Answers, Gate
+from deploykit.progress import Progress
+from deploykit.results import EXIT_OF, Check, SelfCheck, VariantReport, VariantVerdict
+
+RECURRENT = ("LSTM", "GRU", "RNN")
+"""ONNX Runtime's kernels of these clamp their activations, and a NaN comes out as a number."""
+
+
+@dataclass
+class Trial:
+    """Takes variants through the gate, whatever happens to them.
+
+    Attributes:
+        gate: the reference and the limits.
+        pool: gives the children.
+        progress: is told of every variant.
+        trusted: whether files that can run code are run.
+        reproducers: folder for what reproduces a failure, or None.
+        self_check: whether mutants of each variant are tried, too.
+        self_checks: what came of that.
+    """
+
+    gate: Gate
+    pool: Pool
+    progress: Progress
+    trusted: bool
+    reproducers: Path | None
+    self_check: bool = False
+    self_checks: list[SelfCheck] = field(default_factory=list)
+
+    def of(self, record: VariantRecord, artifact: Path | None) -> VariantReport:
+        """The report of one variant; None for an artifact that was not made."""
+        if artifact is None:
+            verdict: VariantVerdict = "skipped" if record.status == "unavailable" else "error"
+            report = _without(record.name, verdict, record.code, f"not made: {record.reason}")
+        elif record.made_by != "elsewhere" and _runs_code(record) and not self.trusted:
+            reason = "can run code and this machine did not make the bundle; give --trust-code if you trust its origin"
+            report = _without(record.name, "refused", "UNTRUSTED_CODE", reason)
+        else:
+            try:
+                report = self._judged(record, artifact)
+            except DeploykitError as error:
+                report = _gave_up(record.name, error)
+        self.progress.step(f"{report.name}: {report.verdict}{f', {report.code}' if report.code else ''}")
+        return report
+
+    def _judged(self, record: VariantRecord, artifact: Path) -> VariantReport:
+        started = time.perf_counter()
+        with tempfile.TemporaryDirectory(prefix="deploykit-") as folder:
+            answers = self.gate.answers(record, artifact, self.pool, Path(folder))
+            judge = self.gate.judged(record, answers)
+            if _lost_nan(judge) and (kernel := self._recurrent(record, artifact)):
+                judge = self.gate.judged(record, answers, swallows=kernel)
+            extra = quantized.examine(self.gate, record, artifact, self.pool, answers)
+            report = conclude(record.name, answers.provider, judge, extra)
+            if report.verdict in {"fail", "error"}:
+                return self._explained(record, artifact, report, judge)
+            if self.self_check and report.verdict == "pass":
+                self._prove(record, artifact, answers, time.perf_counter() - started)
+        return report
+
+    def _explained(self, record: VariantRecord, artifact: Path, report: VariantReport, judge: Judge) -> VariantReport:
+        """The failed report with its cause and its place, as far as they can be found."""
+        location = locating.locate(
+            self.gate, record, artifact, self.pool, report, trusted=self.trusted, reproduce=self.reproducers
+        )
+        evidence = Evidence(
+            judge.forms,
+            str(record.facts.get("baked", "")),
+            judge.swapped,
+            "" if judge.swapped else self._swapped_inputs(record, artifact),
+            location.stage if location else "",
+        )
+        return diagnosed(replace(report, location=location), record.precision, evidence)
+
+    def _prove(self, record: VariantRecord, artifact: Path, answers: Answers, seconds: float) -> None:
+        def examine(mutant: Path, given: Answers) -> list[Check]:
+            return quantized.examine(self.gate, record, mutant, self.pool, given)
+
+        self.progress.step(f"{record.name}: trying mutants")
+        limit = selfcheck.seconds_for(seconds)
+        found = selfcheck.self_check(self.gate, record, artifact, self.pool, answers, examine=examine, seconds=limit)
+        self.self_checks.append(found)
+
+    def _recurrent(self, record: VariantRecord, artifact: Path) -> str:
+        """The recurrent operator of an ONNX file, if it has one."""
+        if record.runtime != "onnxruntime":
+            return ""
+        try:
+            found = self.pool.worker("onnxruntime").call("inspecting:onnx_summary", artifact=str(artifact))
+        except DeploykitError:
+            return ""  # only an excuse is missing: the failure stands
+        return next((name for name in RECURRENT if name in found["operators"]), "")
+
+    def _swapped_inputs(self, record: VariantRecord, artifact: Path) -> str:
+        """The pair of inputs that makes the variant right when they change places, in words; empty without one."""
+        judged = [case for case in self.gate.records if case.input_class in IN_DISTRIBUTION]
+        for one, other in _alike(self.gate) if judged else ():
+            with tempfile.TemporaryDirectory(prefix="deploykit-") as folder:
+                try:
+                    answers = self.gate.answers(
+                        record,
+                        artifact,
+                        self.pool,
+                        Path(folder),
+                        cases=(judged[0].id,),
+                        feed={one: other, other: one},
+                    )
+                except DeploykitError:
+                    return ""
+                if conclude(record.name, "", self.gate.judged(record, answers)).verdict in {"pass", "inconclusive"}:
+                    return f"{one} and {other}"
+        return ""
+
+
+def _alike(gate: Gate) -> Iterator[tuple[str, str]]:
+    """Pairs of inputs that could be taken for each other."""
+    for one, other in combinations(gate.bundle.manifest.signature.inputs, 2):
+        if (one.dtype, len(one.shape)) == (other.dtype, len(other.shape)):
+            yield one.name, other.name
+
+
+def _lost_nan(judge: Judge) -> bool:
+    return any(check.verdict == "fail" and check.code == "NAN_PATTERN" for check in judge.checks)
+
+
+def _runs_code(record: VariantRecord) -> bool:
+    return bool(registry.load("runtimes", record.runtime).runs_code)
+
+
+def _without(name: str, verdict: VariantVerdict, code: str, reason: str) -> VariantReport:
+    return VariantReport(name, verdict, None, (), code, reason, None, EXIT_OF[verdict])
+
+
+def _gave_up(name: str, error: DeploykitError) -> VariantReport:
+    """A provider that is not there is the gate saying no; everything else could not be done."""
+    if error.code == "PROVIDER_FALLBACK":
+        return VariantReport(name, "fail", None, (), error.code, error.message, None, 1)
+    verdict: VariantVerdict = "refused" if error.exit_code == 5 else "error"
+    return VariantReport(name, verdict, None, (), error.code, f"{error.message}; {error.hint}", None, error.exit_code)

@@ -1,0 +1,352 @@
+"""Names, orders, sizes, masks and weights: what another exporter, or a careless hand, gets wrong in a sound graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 - its usual name
+from torch.utils import _pytree as pytree
+from torture.healthy import classifier
+from torture.known import PASS, Expected, Foreign, Known, Made, fails, of, unmade
+
+Edit = Callable[[onnx.ModelProto], None]
+
+
+class Pair(nn.Module):
+    """Two inputs of one shape, two outputs of one shape: nothing but the values tells them apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Linear(6, 4), nn.Linear(6, 4)
+
+    def forward(self, left, right):
+        a, b = self.left(left), self.right(right)
+        return {"total": a + 2 * b, "product": a * b}
+
+
+def pair() -> Made:
+    return Made(Pair().eval(), (torch.randn(2, 6), torch.randn(2, 6)))
+
+
+class Three(nn.Module):
+    """Three inputs, called in a cycle by a confused caller."""
+
+    def forward(self, a, b, c):
+        return a + 2.0 * torch.sin(b) - 3.0 * c
+
+
+def three() -> Made:
+    return Made(Three().eval(), tuple(torch.randn(2, 6) for _ in range(3)))
+
+
+class Nested(nn.Module):
+    """None, nesting, the same tensor twice, an input handed through, and a constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(6, 4)
+        self.register_buffer("version", torch.tensor([3.0, 1.0]))
+
+    def forward(self, x):
+        y = self.net(x)
+        return {"first": (y, None), "again": [y, {"input": x, "view": y[:, :2]}], "version": self.version}
+
+
+@dataclass
+class Answer:
+    """What a forward may return once it is registered."""
+
+    scores: torch.Tensor
+    best: torch.Tensor
+
+
+pytree.register_dataclass(Answer)
+
+
+class Registered(nn.Module):
+    def forward(self, x):
+        scores = torch.softmax(x, -1)
+        return Answer(scores, scores.amax(-1))
+
+
+@dataclass
+class Unregistered:
+    scores: torch.Tensor
+
+
+class Opaque(nn.Module):
+    """Returns an object that nothing can take apart."""
+
+    def forward(self, x):
+        return Unregistered(x * 2)
+
+
+class Masked(nn.Module):
+    """Attention of one head with a padding mask; a row without a valid position answers with the mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(8, 24)
+
+    def forward(self, x, mask):
+        q, k, v = self.qkv(x).chunk(3, -1)
+        scores = q @ k.transpose(1, 2) / 8**0.5
+        scores = scores.masked_fill(~mask[:, None, :], -1e9)
+        return torch.softmax(scores, -1) @ v
+
+
+class Infinite(Masked):
+    """The mask is minus infinity: a row that is masked as a whole gives NaN, in eager too."""
+
+    def forward(self, x, mask):
+        q, k, v = self.qkv(x).chunk(3, -1)
+        scores = (q @ k.transpose(1, 2)).masked_fill(~mask[:, None, :], float("-inf"))
+        return torch.softmax(scores, -1) @ v
+
+
+class Fused(Masked):
+    """The same with torch's own attention."""
+
+    def forward(self, x, mask):
+        q, k, v = (part[:, None] for part in self.qkv(x).chunk(3, -1))
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])[:, 0]
+
+
+def masked(module: type[nn.Module]):
+    """Real samples with left and right padding, and one row that is masked as a whole."""
+
+    def build() -> Made:
+        x, lengths = torch.randn(40, 5, 8), torch.arange(40) % 6
+        mask = torch.arange(5)[None, :] < lengths[:, None]
+        mask[20:] = mask[20:].flip(-1)
+        samples = {"x": x.numpy(), "mask": mask.numpy()}
+        return Made(module().eval(), (x[3:5], mask[3:5]), samples=samples)
+
+    return build
+
+
+MASKED = masked(Masked)
+
+
+class Tied(nn.Module):
+    """Input and output embedding share one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(40, 24)
+        self.mix = nn.Linear(24, 24)
+        self.out = nn.Linear(24, 40, bias=False)
+        self.out.weight = self.embed.weight
+
+    def forward(self, tokens):
+        return self.out(torch.tanh(self.mix(self.embed(tokens))))
+
+
+def tied() -> Made:
+    return Made(Tied().eval(), described=("tokens:int64[N,T]",))
+
+
+_library = torch.library.Library("deploykit_torture", "DEF")
+_library.define("twice(Tensor x) -> Tensor")
+_library.impl("twice", lambda x: x * 2, "CompositeExplicitAutograd")
+torch.library.register_fake("deploykit_torture::twice", torch.empty_like, lib=_library)
+
+
+class Custom(nn.Module):
+    """An operator of the user's own, which ONNX does not know."""
+
+    def forward(self, x):
+        return torch.ops.deploykit_torture.twice(x) + 1
+
+
+def custom() -> Made:
+    return Made(Custom().eval(), torch.randn(2, 6))
+
+
+def renamed_inputs(first: str, second: str) -> Edit:
+    """Everything that reads one input reads the other."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        swap = {first: second, second: first}
+        for node in model.graph.node:
+            node.input[:] = [swap.get(name, name) for name in node.input]
+
+    return edit
+
+
+def cycled_inputs(*names: str) -> Edit:
+    def edit(model: onnx.ModelProto) -> None:
+        swap = dict(zip(names, (*names[1:], names[0]), strict=True))
+        for node in model.graph.node:
+            node.input[:] = [swap.get(name, name) for name in node.input]
+
+    return edit
+
+
+def swapped_outputs(first: str, second: str) -> Edit:
+    """What was computed for one output comes out under the name of the other."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        swap = {first: second, second: first}
+        for node in model.graph.node:
+            node.output[:] = [swap.get(name, name) for name in node.output]
+            node.input[:] = [swap.get(name, name) for name in node.input]
+
+    return edit
+
+
+def listed_otherwise(model: onnx.ModelProto) -> None:
+    """The right outputs, in another order."""
+    outputs = list(model.graph.output)
+    del model.graph.output[:]
+    model.graph.output.extend(reversed(outputs))
+
+
+def one_output_less(model: onnx.ModelProto) -> None:
+    del model.graph.output[-1]
+
+
+def one_output_more(model: onnx.ModelProto) -> None:
+    name = model.graph.node[0].output[0]
+    model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+
+
+def appended(operator: str, *more: str, out: int = TensorProto.FLOAT, **attributes: object) -> Edit:
+    """One more operator behind the first output, under its name."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        output = model.graph.output[0]
+        for node in model.graph.node:
+            node.output[:] = [f"{name}_before" if name == output.name else name for name in node.output]
+            node.input[:] = [f"{name}_before" if name == output.name else name for name in node.input]
+        node = helper.make_node(operator, [f"{output.name}_before", *more], [output.name], **attributes)
+        model.graph.node.append(node)
+        output.CopyFrom(helper.make_tensor_value_info(output.name, out, None))
+
+    return edit
+
+
+def unsqueezed(model: onnx.ModelProto) -> None:
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1]), "axis_one"))
+    appended("Unsqueeze", "axis_one")(model)
+
+
+def input_fixed(size: int) -> Edit:
+    """The batch of the example is written into the graph's input."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.shape.dim[0].dim_value = size
+        del model.graph.value_info[:]
+
+    return edit
+
+
+def batch_reshaped(model: onnx.ModelProto) -> None:
+    """The output is pressed into the example's batch: other batches break, and an even one changes its shape."""
+    shape = numpy_helper.from_array(np.array([2, -1]), "example_shape")
+    model.graph.initializer.append(shape)
+    appended("Reshape", "example_shape")(model)
+
+
+def input_renamed(model: onnx.ModelProto) -> None:
+    old = model.graph.input[0].name
+    model.graph.input[0].name = "something_else"
+    for node in model.graph.node:
+        node.input[:] = ["something_else" if name == old else name for name in node.input]
+
+
+def over_the_batch(model: onnx.ModelProto) -> None:
+    """The batch's mean is mixed into every sample."""
+    output = model.graph.output[0].name
+    appended("Identity")(model)
+    model.graph.node.pop()
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0]), "axis_zero"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0.05, np.float32), "share"))
+    model.graph.node.extend(
+        [
+            helper.make_node("ReduceMean", [f"{output}_before", "axis_zero"], ["batch_mean"], keepdims=1),
+            helper.make_node("Mul", ["batch_mean", "share"], ["batch_share"]),
+            helper.make_node("Add", [f"{output}_before", "batch_share"], [output]),
+        ]
+    )
+
+
+def mask_ignored(model: onnx.ModelProto) -> None:
+    """Padding takes part like everything else."""
+    node = next(n for n in model.graph.node if n.op_type == "Where")
+    keep = next(name for name in node.input[1:] if name not in {t.name for t in model.graph.initializer})
+    node.op_type = "Identity"
+    node.input[:] = [keep]
+
+
+def masked_rows_zeroed(model: onnx.ModelProto) -> None:
+    """Rows without a valid position answer zero, where eager answers the mean."""
+    output = model.graph.output[0].name
+    appended("Identity")(model)
+    model.graph.node.pop()
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1, 2]), "position_axes"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([2]), "last_axis"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1]), "middle_axis"))
+    model.graph.node.extend(
+        [
+            helper.make_node("Cast", ["mask"], ["mask_number"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceMax", ["mask_number", "middle_axis"], ["any_valid"], keepdims=1),
+            helper.make_node("Unsqueeze", ["any_valid", "last_axis"], ["any_valid_row"]),
+            helper.make_node("Mul", [f"{output}_before", "any_valid_row"], [output]),
+        ]
+    )
+
+
+def mask_of_other_value(model: onnx.ModelProto) -> None:
+    """-1e9 became -1e4, as in half precision: the same but for rows that are masked as a whole, and large scores."""
+    for tensor in model.graph.initializer:
+        value = numpy_helper.to_array(tensor)
+        if value.size == 1 and value.dtype.kind == "f" and float(value.reshape(())) < -1e8:
+            tensor.CopyFrom(numpy_helper.from_array(np.full_like(value, -np.inf), tensor.name))
+            return
+    raise AssertionError("no mask value")
+
+
+FIXED = Expected("fail", ("DYNAMIC_DIM_FIXED", "GUARD_LOST"))
+
+KNOWN = (
+    Known("H-pair", pair),
+    Known("T40-nested", lambda: Made(Nested().eval(), torch.randn(2, 6)), {"onnx": PASS, "torchscript": PASS}),
+    Known("T40-registered-dataclass", lambda: Made(Registered().eval(), torch.randn(2, 6))),
+    Known("T40-unregistered-dataclass", lambda: Made(Opaque().eval(), torch.randn(2, 6)), refused="BAD_OUTPUT"),
+    Known("H-masked", MASKED),
+    Known("K-masked-fused", masked(Fused), {"onnx": fails("MASKED_ROW_SEMANTICS")}),
+    Known("M-masked-row-is-nan", masked(Infinite), refused="NAN_REFERENCE"),
+    Known("T47-tied-weights", tied),
+    Known("T47-external-data", tied, options={"onnx": {"external_data_threshold": 64}}),
+    Known("T50-custom-operator", custom, {"onnx": unmade("EXPORT_ERROR", says="twice")}),
+    Known("H-scalar-output", of(lambda x: x.mean(), 6)),
+    Known(
+        "H-no-symbolic-dim", lambda: Made(Three().eval(), described=("a:float32[3]", "b:float32[3]", "c:float32[3]"))
+    ),
+)
+
+FOREIGN = (
+    Foreign("T39-inputs-swapped", pair, fails("INPUT_ORDER"), renamed_inputs("left", "right")),
+    Foreign("T39-inputs-in-a-cycle", three, fails("INPUT_ORDER"), cycled_inputs("a", "b", "c")),
+    Foreign("T39-input-renamed", pair, Expected("error", ("RUN_ERROR", "INPUT_ORDER", "LOAD_ERROR")), input_renamed),
+    Foreign("O-outputs-swapped", pair, fails("OUTPUT_ORDER"), swapped_outputs("total", "product")),
+    Foreign("O-outputs-listed-otherwise", pair, fails("OUTPUT_ORDER"), listed_otherwise),
+    Foreign("O-output-missing", pair, fails("OUTPUT_MISSING"), one_output_less),
+    Foreign("O-output-too-many", pair, fails("OUTPUT_MISSING"), one_output_more),
+    Foreign("O-dtype", pair, fails("DTYPE_MISMATCH"), appended("Cast", out=TensorProto.DOUBLE, to=TensorProto.DOUBLE)),
+    Foreign("O-shape", pair, fails("SHAPE_MISMATCH"), unsqueezed),
+    Foreign("D-input-fixed", classifier, FIXED, input_fixed(2)),
+    Foreign("D-batch-reshaped", classifier, FIXED, batch_reshaped),
+    Foreign("D-over-the-batch", classifier, fails("BATCH_DEPENDENCE"), over_the_batch),
+    Foreign("K-mask-ignored", MASKED, fails("VALUE_MISMATCH", "MASKED_ROW_SEMANTICS"), mask_ignored),
+    Foreign("K-masked-rows-zeroed", MASKED, fails("MASKED_ROW_SEMANTICS"), masked_rows_zeroed),
+    Foreign("K-masked-rows-nan", MASKED, fails("MASKED_ROW_SEMANTICS"), mask_of_other_value),
+)

@@ -1,0 +1,11 @@
+"""All known models, in one table of each kind."""
+
+from __future__ import annotations
+
+from torture import baked, healthy, stateful, structure, values, weights
+from torture.known import Foreign, Known
+
+_FILES = (healthy, stateful, baked, values, structure, weights)
+
+KNOWN: tuple[Known, ...] = tuple(row for file in _FILES for row in getattr(file, "KNOWN", ()))
+FOREIGN: tuple[Foreign, ...] = tuple(row for file in _FILES for row in getattr(file, "FOREIGN", ()))
