@@ -13,6 +13,7 @@ from deploykit.model import SourceSpec
 from deploykit.pipeline import bench as bench_pipeline
 from deploykit.pipeline import export as export_pipeline
 from deploykit.pipeline import verify as verify_pipeline
+from deploykit.pipeline.keep_float import Wanted
 from deploykit.progress import Progress, Silent
 from deploykit.results import BenchReport, VerifyReport
 from deploykit.session import CPU, provider_name
@@ -33,6 +34,8 @@ def export(
     seed: int = 0,
     force: bool = False,
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    keep_float: Sequence[str] | str = (),
+    keep_float_target: float | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Export a live module, or a SOURCE text as on the command line, into a bundle.
@@ -51,6 +54,8 @@ def export(
         seed: of the input campaign, and of random weights.
         force: replace the bundle at `output`.
         options: plugin options by variant name.
+        keep_float: nodes that variants in reduced precision leave in float; `auto` looks for them.
+        keep_float_target: centred SQNR in dB that `auto` aims at; None is where verify stops warning.
         progress: is told of every step.
 
     Returns:
@@ -77,6 +82,7 @@ def export(
         Path(samples) if samples is not None else None,
         force,
         options={name: dict(fields) for name, fields in (options or {}).items()},
+        keep_float=Wanted.parse(keep_float if isinstance(keep_float, str) else tuple(keep_float), keep_float_target),
     )
     try:
         return export_pipeline.export(request, progress or Silent(), live).bundle

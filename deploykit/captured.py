@@ -5,10 +5,9 @@ Used at export, to tell which value of a converted graph is which, and when veri
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 if TYPE_CHECKING:
     import torch
@@ -79,8 +78,7 @@ def _moved(runner: torch.fx.Interpreter, node: torch.fx.Node) -> list[torch.Tens
             return leaf
         if leaf.dtype != torch.float32:
             return leaf.clone()
-        step = torch.empty_like(leaf).uniform_(-ULP, ULP, generator=generator)
-        return leaf * (1.0 + step)
+        return leaf * torch.empty_like(leaf).uniform_(1.0 - ULP, 1.0 + ULP, generator=generator)
 
     arguments, keywords = runner.fetch_args_kwargs_from_env(node)
     answers: list[torch.Tensor] = []
@@ -92,6 +90,12 @@ def _moved(runner: torch.fx.Interpreter, node: torch.fx.Node) -> list[torch.Tens
 
 def _rmse(value: torch.Tensor, other: torch.Tensor) -> float:
     """RMS of the difference over the elements that are finite in both; 0.0 without any."""
-    difference = (value.double() - other.double()).numpy()
-    finite = difference[np.isfinite(difference)]
-    return float(np.sqrt(np.mean(finite**2))) if finite.size else 0.0
+    import torch
+
+    difference = value - other  # of neighbours: exact in float32, or next to it
+    square = float(torch.linalg.vector_norm(difference, dtype=torch.float64)) ** 2
+    count = difference.numel()
+    if not math.isfinite(square):
+        finite = difference[torch.isfinite(difference)]
+        square, count = float(torch.linalg.vector_norm(finite, dtype=torch.float64)) ** 2, finite.numel()
+    return math.sqrt(square / count) if count else 0.0

@@ -48,6 +48,10 @@ def source_options(function: F) -> F:
             "--input", "inputs", multiple=True, metavar="NAME:DTYPE[dims]", help="An input; a name is a symbolic dim."
         ),
         click.option("--checkpoint", metavar="FILE", help="Weights: safetensors, or a state-dict .pt."),
+        click.option(
+            "--keep-float-target", type=float, metavar="DB", help="What auto aims at. [default: no more warning]"
+        ),
+        click.option("--keep-float", metavar="auto|NODES", help="Nodes that reduced precision leaves in float."),
         click.option("--force", is_flag=True, help="Replace the bundle that is there."),
         click.option(
             "--output", "-o", type=Path, metavar="BUNDLE", help="Where the bundle goes. [default: artifacts/NAME]"
@@ -119,6 +123,7 @@ def export_request(source: str, output: Path | None, given: dict[str, Any]) -> E
     """
     from deploykit import plan
     from deploykit.pipeline.export import ExportRequest
+    from deploykit.pipeline.keep_float import Wanted
 
     spec = source_of(source, given["checkpoint"], given["inputs"], given["seed"])
     plan.select(given["variants"])
@@ -126,7 +131,15 @@ def export_request(source: str, output: Path | None, given: dict[str, Any]) -> E
     if samples is not None and not samples.is_file():
         raise UsageError(str(samples), "no such samples file", "check the path", "NOT_FOUND")
     target = output or Path("artifacts") / spec.name
-    return ExportRequest(spec, target, given["variants"], samples, given["force"], train_request(given))
+    return ExportRequest(
+        spec,
+        target,
+        given["variants"],
+        samples,
+        given["force"],
+        train_request(given),
+        keep_float=Wanted.parse(given["keep_float"], given["keep_float_target"]),
+    )
 
 
 def verify_request(bundle: Path, given: dict[str, Any]) -> VerifyRequest:

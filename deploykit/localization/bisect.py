@@ -32,8 +32,8 @@ OPTIMIZERS: tuple[str, ...] = (
     "GatherToSplitFusion", "GatherToSliceFusion", "MatmulTransposeFusion", "BiasGeluFusion",
     "GroupQueryAttentionFusion", "SkipLayerNormFusion", "FastGeluFusion", "QuickGeluFusion", "BiasSoftmaxFusion",
     "BiasDropoutFusion", "MatMulScaleFusion", "MatMulActivationFusion", "DQMatMulNBitsFusion", "GeluApproximation",
-    "NhwcTransformer", "NchwcTransformer", "Avx2WeightS8ToU8Transformer",
-    "QDQFinalCleanupTransformer", "RocmBlasAltImpl", "ConcatSliceElimination", "BiasSkipLayerNormFusion", "IdenticalChildrenConsolidation",
+    "NhwcTransformer", "NchwcTransformer", "Avx2WeightS8ToU8Transformer", "QDQFinalCleanupTransformer",
+    "RocmBlasAltImpl", "ConcatSliceElimination", "BiasSkipLayerNormFusion", "IdenticalChildrenConsolidation",
 )  # fmt: skip
 """Names by which onnxruntime's optimizers can be switched off (`optimizer/graph_transformer_utils.cc` and the headers
 that it includes); names that a version does not know are ignored by it."""

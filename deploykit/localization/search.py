@@ -97,4 +97,3 @@ def suspects(deviations: list[Deviation], bad: float = BAD) -> list[Deviation]:
     worst = max((entry.local for entry in born if math.isfinite(entry.local)), default=0.0)
     grave = [e for e in born if e.local >= GRAVE * worst]
     return grave + [entry for entry in born if entry not in grave]
-

@@ -141,6 +141,7 @@ class Probe:
         smallest: smallest relative change of one weight that was caught, and `place`, which weight.
         loosened: the limits that the user widened, in words.
         seconds: wall time of the whole check.
+        obstacle: why no mutant could be made, where that is known.
     """
 
     eager_db: float | None
@@ -150,6 +151,7 @@ class Probe:
     place: str = ""
     loosened: tuple[str, ...] = ()
     seconds: float = 0.0
+    obstacle: str = ""
 
 
 def conclude(variant: str, mutants: Iterable[Mutant], probe: Probe) -> SelfCheck:
@@ -187,7 +189,11 @@ def _verdict(
         loosened = f"; loosened: {', '.join(probe.loosened)}" if probe.loosened else ""
         return "fail", "GATE_BLIND", reason + loosened
     if not tried:
-        return "inconclusive", "PROBE_POWER", "no mutant of this artifact could be made"
+        return (
+            "inconclusive",
+            "PROBE_POWER",
+            f"no mutant of this artifact could be made{f': {probe.obstacle}' if probe.obstacle else ''}",
+        )
     if probe.eager_db is not None and probe.eager_db < probe.needed_db:
         reason = f"eager itself has {probe.eager_db:.0f} dB on these inputs, under {probe.needed_db:.0f}"
         return "inconclusive", "PROBE_POWER", f"{reason}: they hardly move the model"

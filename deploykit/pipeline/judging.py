@@ -15,7 +15,7 @@ from deploykit.isolation import Pool
 from deploykit.parity import compare
 from deploykit.parity.budget import Budget, budget_for, outputs_named
 from deploykit.parity.judge import Failure, Judge
-from deploykit.parity.scale import Scale
+from deploykit.parity.scale import IN_DISTRIBUTION, Scale
 from deploykit.reference import Case, load_arrays
 from deploykit.session import CPU, SessionSettings
 from deploykit.signature import Feeds
@@ -71,7 +71,7 @@ class Gate:
     @cached_property
     def scale(self) -> Scale:
         """Sizes that the reference alone gives."""
-        return Scale.of(self.bundle.case(record) for record in self.records)
+        return Scale.of(self.bundle.case(record) for record in self.records if record.input_class in IN_DISTRIBUTION)
 
     def budget(self, record: VariantRecord) -> Budget:
         """The limits for a variant."""

@@ -1,9 +1,9 @@
 """`export --keep-float auto`: which nodes have to stay in float so that a variant is precise enough.
 
-The variant is made, held to the reference, and its nodes are ranked by what they cost. The most expensive ones are left in
-float, as few as the ranking says are enough, it is made again and held to the reference again: what counts is
-measured, the ranking only says where to begin. It ends at the target, when nothing improves, or when more than
-half of the weights would stay in float.
+The variant is made, held to the reference, and its nodes are ranked by what they cost. The most expensive ones are
+left in float, as few as the ranking says are enough, it is made again and held to the reference again: what counts is
+measured, the ranking only says where to begin. It ends at the target, when nothing improves, or when more than half
+of the weights would stay in float.
 """
 
 from __future__ import annotations
@@ -122,24 +122,23 @@ class Search:
         count = _enough(ranked, first, target)
         step, rounds = 1, 0
         while not stop and best < target and rounds < MAX_ROUNDS:
-            chosen = ranked[:count]
-            if sum(entry.weights for entry in chosen) > MOST_WEIGHTS:
+            chosen = _affordable(ranked[:count])
+            if len(chosen) <= kept:
                 stop = "more than half of the weights would stay in float"
                 break
             rounds += 1
             value, made = self._round(record, artifact, _names(chosen), best)
-            self.progress.step(
-                f"{record.name}: {best:.1f} dB, keeping {_readable(chosen[kept:])} in float → {value:.1f} dB"
-            )
+            added = _readable(chosen[kept:])
+            self.progress.step(f"{record.name}: {best:.1f} dB, keeping {added} in float → {value:.1f} dB")
             if made is not None:
                 stop = "" if value > best + LEAST_GAIN_DB or value >= target else "keeping more nodes brings nothing"
-                best, answer, kept = value, made, count
+                best, answer, kept = value, made, len(chosen)
             else:
                 stop = "keeping more nodes brings nothing"
             if count >= len(ranked):
                 stop = stop or "every node is in float"
             count, step = min(count + step, len(ranked)), step * 2
-        return self._told(record, answer, ranked[:kept], first, best, target, rounds, stop)
+        return self._told(record, answer, _affordable(ranked[:kept_of]), best, target, rounds, stop)
 
     def _round(
         self, record: VariantRecord, artifact: Path, nodes: tuple[str, ...], best: float

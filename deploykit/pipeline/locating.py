@@ -19,7 +19,7 @@ from deploykit.reference import Case, save_arrays
 from deploykit.results import Location, Stage, VariantReport
 from deploykit.signature import Feeds
 
-ROWS = 8
+ROWS = 4
 """Rows of the failing case that a search looks at, the worst ones: enough to see a fault, few enough to be quick."""
 
 SECONDS = 120.0

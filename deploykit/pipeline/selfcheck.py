@@ -15,7 +15,7 @@ from typing import Any
 
 from deploykit import registry
 from deploykit.bundle import CaseRecord, VariantRecord
-from deploykit.errors import WorkError
+from deploykit.errors import DeploykitError, RefusedError, WorkError
 from deploykit.isolation import Pool
 from deploykit.mutation import make
 from deploykit.mutation.faults import Site
@@ -27,6 +27,9 @@ from deploykit.results import Check, Mutant, SelfCheck
 
 Examine = Callable[[Path, Answers], Iterable[Check]]
 """What the gate asks of a file and its own answers beside their values, such as the integrity of quantized weights."""
+
+_FAILED = (WorkError, RefusedError)
+"""What a mutant may do to whoever reads it. A full disk, a wrong request and a bug are not about the mutant."""
 
 MIN_TRIED = 4
 """Mutants that are always tried, whatever they cost."""
@@ -122,7 +125,12 @@ class _Run:
     def whole(self, seed: int) -> SelfCheck:
         """Every mutant that fits, then the search for the smallest change, then the verdict."""
         rows = next((case.rows for case in self.gate.records if case.id in self.cheap and case.rows), 2)
-        planned = self._child("mutating:plan", precision=self.record.precision, seed=seed, count=make.DOZEN, rows=rows)
+        try:
+            planned = self._child(
+                "mutating:plan", precision=self.record.precision, seed=seed, count=make.DOZEN, rows=rows
+            )
+        except _FAILED as error:  # an artifact in a layout that nobody here can edit
+            planned = {"sites": [], "probe": "", "obstacle": error.message}
         mutants: list[Mutant] = []
         for entry in planned["sites"]:
             if len(mutants) >= MIN_TRIED and not self._fits():
@@ -134,7 +142,8 @@ class _Run:
         eager, needed = selfcheck.eager_sqnr_db(self.gate.scale, map(self.gate.case, self._judged()))
         smallest, place = _smallest([*mutants, *searched])
         spent = time.perf_counter() - self.started
-        probe = selfcheck.Probe(eager, needed, silent, smallest, place, self.loosened, spent)
+        obstacle = planned.get("obstacle", "")
+        probe = selfcheck.Probe(eager, needed, silent, smallest, place, self.loosened, spent, obstacle)
         return selfcheck.conclude(self.record.name, mutants, probe)
 
     def _judged(self) -> Iterable[CaseRecord]:
@@ -149,9 +158,12 @@ class _Run:
         return self.pool.worker(stack).call(step, artifact=artifact, runtime=runtime, **arguments)
 
     def _tried(self, site: Site) -> Mutant | None:
-        """What the gate makes of one mutant; None when the fault changes nothing, as rounding round weights does."""
+        """What the gate makes of one mutant; None when it could not be made, or changes nothing of round weights."""
         began = time.perf_counter()
-        made = self._child("mutating:one", folder=str(self.folder), site=asdict(site))
+        try:
+            made = self._child("mutating:one", folder=str(self.folder), site=asdict(site))
+        except _FAILED:
+            return None
         if made["change"] == 0.0:
             return None
         fate = self._judge(Path(made["path"]))
@@ -174,7 +186,7 @@ class _Run:
         with tempfile.TemporaryDirectory(prefix="answers-", dir=self.folder) as folder:
             try:
                 given = self.gate.answers(self.record, path, self.pool, Path(folder), cases=cases)
-            except WorkError as error:  # the engine does not open it, or died of it
+            except _FAILED as error:  # the engine does not open it, or died of it
                 return _Fate(math.inf, math.inf, error.code)
             moved = noise = 0.0
             for case, answer in self.gate.pairs(given):
@@ -190,7 +202,7 @@ class _Run:
         found = judge.conclude(self.record.name, answers.provider, self.gate.judged(self.record, answers)).checks
         try:
             return [*found, *(self.examine(path, answers) if self.examine and path else ())]
-        except WorkError as error:
+        except _FAILED as error:
             return [*found, _unreadable(error)]
 
     def _search(self, place: str) -> Iterable[Mutant]:
@@ -237,7 +249,7 @@ def _failures(checks: Iterable[Check]) -> set[tuple[str, str, str]]:
     return {_key(check) for check in checks if check.verdict == "fail"}
 
 
-def _unreadable(error: WorkError) -> Check:
+def _unreadable(error: DeploykitError) -> Check:
     return Check("examine", "file", "", "fail", error.code, "runs", None, None, error.message)
 
 

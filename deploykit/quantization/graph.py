@@ -55,7 +55,7 @@ class Graph:
             raise RefusedError(path.name, f"not an ONNX model: {text}", "give an ONNX file") from error
 
     def constants(self) -> Iterator[tuple[str, str]]:
-        """Names of all constants with their ONNX types in lower case: `int8`, `float16`, …"""
+        """Names of all constants with their ONNX types in lower case, such as `float16`."""
         for name, tensor in self._constants.items():
             yield name, onnx.TensorProto.DataType.Name(tensor.data_type).lower()
 
@@ -80,7 +80,7 @@ class Graph:
         return self._arrays[name]
 
     def origin(self, name: str) -> str:
-        """The constant behind `name`, through casts, dequantization and changes of layout; empty where there is none."""
+        """The constant behind `name`, through casts, dequantization and changes of layout; empty where none is."""
         for _ in range(8):  # longer chains were not seen, and a cycle must end
             if name in self._constants:
                 return name

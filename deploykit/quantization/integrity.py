@@ -58,7 +58,7 @@ def check(graph: Graph, sources: Sources | None) -> list[Check]:
         worst = max(worst, steps or 0.0)
         faults += [fault] if fault else []
     for name in halves if sources is not None else ():
-        steps, fault = _half_distance(graph, name, sources)
+        steps, fault = _half_distance(graph, name, sources)  # type: ignore[arg-type]  # the loop is empty without
         known += steps is not None
         worst = max(worst, steps or 0.0)
         faults += [fault] if fault else []
@@ -122,7 +122,7 @@ def _distance(constant: Constant, sources: Sources) -> tuple[float | None, Fault
 def _steps(constant: Constant, value: Array, step: Array, limit: Array | float, source: Array) -> Array:
     difference = source - value
     with np.errstate(divide="ignore", invalid="ignore"):
-        steps = np.abs(difference) / step
+        steps: Array = np.abs(difference) / step
     if not step.all():  # a channel of zeros
         steps = np.where((step == 0.0) & (difference == 0.0), 0.0, steps)
     if not np.all(steps <= limit):
@@ -169,7 +169,8 @@ def _half_distance(graph: Graph, name: str, sources: Sources) -> tuple[float | N
     def distance(source: Array) -> Array:
         exponent = np.frexp(np.maximum(np.abs(source), np.float32(smallest)))[1]
         step = np.maximum(np.ldexp(np.float32(1.0), exponent - bits), np.float32(smallest))
-        return np.abs(source - value) / step * np.where(np.abs(source) < smallest, HALF, 1.0)
+        steps: Array = np.abs(source - value) / step * np.where(np.abs(source) < smallest, HALF, 1.0)
+        return steps
 
     return _best(name, sources, value, distance, HALF + SLACK)
 

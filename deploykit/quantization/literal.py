@@ -1,11 +1,11 @@
 """A QDQ graph taken at its word, next to what onnxruntime makes of it.
 
 With graph optimizations off every `QuantizeLinear` and `DequantizeLinear` really runs, in float. At the level that is
-deployed they are fused into integer kernels, which round sums differently: here and there a value lies on the other side of a
-rounding edge, one step away. A deep network amplifies such steps: on a ResNet-18 with random weights 36 % of the last
-activations differ in the end, by up to 18 steps, and nothing is wrong. So each fused piece is judged alone, on the
-integers of the literal run: healthy pieces then differ by one step, in up to 1 of 10,000 elements (measured on a
-ResNet-18, a transformer, a small CNN and the seed model).
+deployed they are fused into integer kernels, which round sums differently: here and there a value lies on the other
+side of a rounding edge, one step away. A deep network amplifies such steps: on a ResNet-18 with random weights 36 % of
+the last activations differ in the end, by up to 18 steps, and nothing is wrong. So each fused piece is judged alone,
+on the integers of the literal run: healthy pieces then differ by one step, in up to 1 of 10,000 elements (measured on
+a ResNet-18, a transformer, a small CNN and the seed model).
 """
 
 from __future__ import annotations
@@ -168,11 +168,12 @@ class _Changed:
 
     def __exit__(self, *_: object) -> None:
         for part in ("node", "input", "output"):
-            self._graph.ClearField(part)  # type: ignore[arg-type]
+            self._graph.ClearField(part)
             getattr(self._graph, part).extend(getattr(self._kept, part))
 
 
 def open_session(model: onnx.ModelProto, level: str, threads: int) -> Any:
+    """An onnxruntime session on the CPU at a graph optimization level, with `threads` of them (0: all)."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()

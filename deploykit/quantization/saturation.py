@@ -118,11 +118,9 @@ def _operands(graph: Graph, literal: Literal, node: onnx.NodeProto) -> tuple[Arr
         activations, weight = literal.integers.get(node.input[0]), graph.array(node.input[1])
         known = literal.integers.get(given(node, 2))
     else:
-        makers = [graph.producer.get(name) for name in node.input[:2]]
-        if any(maker is None or maker.op_type != "DequantizeLinear" for maker in makers):
+        left, right = (graph.producer.get(name) for name in node.input[:2])
+        if left is None or right is None or {left.op_type, right.op_type} != {"DequantizeLinear"}:
             return None
-        left, right = makers
-        assert left is not None and right is not None
         activations, weight = literal.integers.get(left.input[0]), graph.array(right.input[0])
         known = graph.array(left.input[2]) if given(left, 2) else None
     zero = int(np.ravel(known)[0]) if known is not None else 0
@@ -157,7 +155,8 @@ def _patches(node: onnx.NodeProto, activations: Array, weight: Array, zero: int)
     rows = []
     for sample, *place in places:
         where = tuple(slice(place[i] * strides[i], place[i] * strides[i] + spans[i], dilations[i]) for i in range(dims))
-        rows.append(np.moveaxis(padded[(sample, slice(None), *where)], 0, -1).reshape(-1))
+        patch: Array = padded[sample][(slice(None), *where)]
+        rows.append(np.moveaxis(patch, 0, -1).reshape(-1))
     if not rows:
         return None
     return np.stack(rows), np.moveaxis(weight, 1, -1).reshape(len(weight), -1).T

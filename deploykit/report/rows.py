@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from deploykit.diagnosis import remedy
 from deploykit.errors import escape
 from deploykit.results import BenchReport, BenchRow, Check, Comparison, VariantReport, VerifyReport
 from deploykit.units import duration, size, span_of, times
@@ -68,10 +69,12 @@ def _nearness(check: Check) -> float:
 
 
 def findings(variant: VariantReport) -> list[str]:
-    """What deserves a line of its own under the table: where it diverged, warnings, the task metric."""
+    """What deserves a line of its own under the table: where it diverged, what to do about it, warnings."""
     lines = []
     if variant.first_divergence:
         lines.append(f"{variant.name}: {variant.code} first at {escape(variant.first_divergence)}")
+    if variant.verdict != "pass" and (advice := remedy(variant.code)):
+        lines.append(f"{variant.name}: {variant.code}, what to do: {advice}")
     return lines + [f"{variant.name}: warning {line}" for line in warnings(variant)]
 
 

@@ -23,6 +23,8 @@ def render_verify(report: VerifyReport) -> str:
     lines += [escape(line) for variant in report.variants for line in rows.findings(variant)]
     lines += [escape(line) for line in rows.task_lines(report)]
     lines += [*proof.proof_lines(report), *baseline.lines(report)]
+    if report.weak_reference:
+        lines.append("weak reference: eager has no float64 answer here, everything is compared with fp32")
     ran = sorted({variant.provider for variant in report.variants if variant.provider})
     if ran:
         lines.append(escape(f"ran on {', '.join(ran)} (read back from the sessions)"))

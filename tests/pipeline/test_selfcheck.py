@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deploykit.bundle import Bundle
-from deploykit.errors import WorkError
+from deploykit.errors import StorageError, WorkError
 from deploykit.isolation import Pool
 from deploykit.mutation import make
 from deploykit.pipeline import selfcheck
@@ -106,6 +106,31 @@ def test_what_failed_before_is_no_evidence_of_sight(tiny_bundle, pool):
 
     found = checked(tiny_bundle, "onnx", pool, {"max_r": 1e9, "warn_r": 1e9}, examine=examine)
     assert found.code == "GATE_BLIND"
+
+
+def test_an_artifact_that_cannot_be_edited_is_inconclusive_and_no_error(tiny_bundle, pool, tmp_path):
+    """Judged as one format, stored as another: the answers are there, the index of the archive is not."""
+    gate = Gate(Bundle(tiny_bundle))
+    record = gate.bundle.manifest.variant("torchscript")
+    with tempfile.TemporaryDirectory() as folder:
+        answers = gate.answers(record, gate.bundle.file_of("torchscript"), pool, Path(folder))
+        (tmp_path / "model.pt").write_bytes(b"no archive")
+        found = self_check(gate, record, tmp_path / "model.pt", pool, answers, seconds=5.0)
+    assert (found.verdict, found.code, found.tried) == ("inconclusive", "PROBE_POWER", 0)
+    assert "not an archive of torch" in found.reason
+
+
+def test_a_full_disk_is_not_a_caught_mutant(tiny_bundle, pool, monkeypatch):
+    real = Gate.answers
+
+    def answers(self, record, artifact, pool, folder, **options):
+        if "deploykit-mutants-" in str(artifact):
+            raise StorageError("model.onnx", "the disk is full", "make room")
+        return real(self, record, artifact, pool, folder, **options)
+
+    monkeypatch.setattr(Gate, "answers", answers)
+    with pytest.raises(StorageError):
+        checked(tiny_bundle, "onnx", pool)
 
 
 POWERLESS = """\
