@@ -77,7 +77,8 @@ def _draw(spec: Input, rows: int, generator: torch.Generator, *, real: bool = Fa
         lengths = torch.randint(1, shape[1] + 1, (rows, 1), generator=generator) if real else shape[1]
         return (torch.arange(shape[1]).expand(shape) < lengths).to(torch.int64)
     if spec.kind == "pixels" and real:
-        return torch.randint(0, 256, shape, generator=generator).float()
+        light = torch.rand((rows, *[1] * len(spec.shape)), generator=generator)  # photographs are dark and bright
+        return (light * torch.randint(0, 256, shape, generator=generator)).round()
     return torch.randn(shape, generator=generator)
 
 

@@ -205,12 +205,17 @@ def test_inputs_that_do_not_go_together_are_said(runner, given, said):
     assert runner.used == []
 
 
-@pytest.mark.parametrize("text", ["$(touch pwned)", "`touch pwned`", '"; touch pwned; "', "x\ntouch pwned", "--help"])
-def test_an_input_is_never_run(runner, text, tmp_path):
+def test_an_input_is_never_run(runner, tmp_path):
+    text = "$(touch pwned) `touch pwned` \"; touch pwned; ' ; touch pwned; '\ntouch pwned\n${IFS}"
     for name in ("source", "bundle", "variants", "samples", "baseline", "extra_args", "inconclusive"):
-        given = {"bundle": "nowhere", "install": "false", name: text}
-        runner.run(**given)
+        assert runner.run(**{"bundle": "nowhere", "install": "false", name: text}) != 0, name
     assert not list(tmp_path.rglob("pwned"))
+
+
+@pytest.mark.parametrize("given", [{"bundle": "--help"}, {"source": "--help"}, {"extra_args": "--help"}])
+def test_a_question_for_help_is_no_passed_gate(runner, given):
+    assert runner.run(**{"bundle": "nowhere", "install": "false", **given}) == 2
+    assert runner.outputs["verdict"] == ""
 
 
 def test_the_install_step_installs_this_package(runner, tmp_path):
@@ -233,6 +238,6 @@ def test_the_install_step_installs_this_package(runner, tmp_path):
         capture_output=True, text=True, timeout=250, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "to/deploykit/report/report.html").is_file()
+    assert (tmp_path / "to/deploykit/py.typed").is_file()
     assert (tmp_path / "to/deploykit/schemas/verify.json").is_file()
     assert "pytest11" in next((tmp_path / "to").glob("deploykit-*.dist-info/entry_points.txt")).read_text()

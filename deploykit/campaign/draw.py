@@ -32,7 +32,9 @@ class Draw:
         example: one valid set of inputs; gives the sizes of dims that no case varies, and the range of integers.
         samples: real inputs; None draws standard normal ones instead.
         seed: each case derives a generator of its own from it and its place in the campaign.
-        sizes: size of every symbolic dim in an ordinary case; `batch` of the batch dim, `cap` its largest.
+        sizes: size of every symbolic dim in an ordinary case; `batch` of the batch dim, `cap` its largest, `few` where
+            there are many cases of a kind; all of them inside the declared range.
+        row: elements of one row of all inputs together.
     """
 
     signature: Signature
@@ -43,17 +45,19 @@ class Draw:
     batch: int = field(init=False)
     cap: int = field(init=False)
     few: int = field(init=False)
+    row: int = field(init=False)
     _cases: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self.sizes = self.signature.sizes_of(self.example)
         name = self.signature.batch_dim
+        self.row = max(1, sum(array[:1].size for array in self.example.values() if array.ndim))
         if name is not None:
-            row = max(1, sum(array[:1].size for array in self.example.values()))
-            top = self.dim(name).max
-            self.cap = max(1, min(SYNTHETIC, MAX_ELEMENTS // row, top))
-            self.batch = max(1, min(8, self.cap))
-            self.few = max(1, min(self.batch, max(2, SMALL_ELEMENTS // row)))
+            dim = self.dim(name)
+            least = max(1, dim.min)
+            self.cap = max(least, min(SYNTHETIC, MAX_ELEMENTS // self.row, dim.max))
+            self.batch = max(least, min(8, self.cap))
+            self.few = max(least, min(self.batch, max(2, SMALL_ELEMENTS // self.row)))
             self.sizes = {**self.sizes, name: self.batch}
         else:
             lengths = {len(a) if a.ndim else 0 for a in self.example.values()}
@@ -64,8 +68,10 @@ class Draw:
 
     def _check_samples(self, samples: Samples) -> None:
         rows = len(next(iter(samples.real.values())))
-        if rows < self.batch and self.signature.batch_dim is None:
-            hint = f"give at least {self.batch}, or make the batch dim symbolic"
+        name = self.signature.batch_dim
+        least = self.batch if name is None else self.dim(name).min
+        if rows < least:
+            hint = f"give at least {least}" + ("" if name else ", or make the batch dim symbolic")
             raise UsageError("--samples", f"{rows} samples are fewer than the model's batch", hint, "BAD_SAMPLES")
         self.signature.sizes_of(take(samples.real, slice(0, min(self.batch, rows))))
 
@@ -116,7 +122,8 @@ def _draw(
         drawn = generator.random(shape) < 0.5
     elif kind in "iu":
         low, high = (int(example.min()), int(example.max())) if example.size else (0, 1)
-        drawn = generator.integers(low, high, size=shape, endpoint=True, dtype=np.int64)
+        wide = np.uint64 if spec.dtype == "uint64" else np.int64
+        drawn = generator.integers(low, high, size=shape, endpoint=True, dtype=wide)
     elif kind == "c":
         drawn = generator.standard_normal(shape) + 1j * generator.standard_normal(shape)
     else:

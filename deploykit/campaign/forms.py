@@ -43,7 +43,7 @@ def outside(source: Draw) -> Iterator[CaseInputs]:
     if source.signature.batch_dim is not None:
         dim = source.dim(source.signature.batch_dim)
         for count in (dim.min - 1, dim.max + 1):
-            if 0 <= count <= 4 * source.cap:
+            if 0 <= count <= 4 * source.cap and count * source.row <= MAX_ELEMENTS:
                 yield source.case(f"batch-{count}", "outside", "outside", source.rows(count, source.generator()))
     for dim in _inner(source):
         for size in ((dim.min - 1) if dim.min > 1 else 0, dim.max + 1):
@@ -59,15 +59,14 @@ def layouts(source: Draw) -> Iterator[CaseInputs]:
         if rank >= 2 or layout == "strided":
             yield source.case(f"layout-{layout}", "layout", "full", base, layout=layout)
     if source.signature.batch_dim is not None:
-        rows = max(2, source.few)
-        repeated = take(base, np.zeros(rows, np.intp))
+        repeated = take(base, np.zeros(source.few, np.intp))
         yield source.case("layout-expanded", "layout", "full", repeated, layout="expanded")
 
 
 def masks(source: Draw, names: tuple[str, ...]) -> Iterator[CaseInputs]:
     """Nothing masked, padding left and right, and one row masked whole; valid positions are judged."""
     for name in names:
-        base = source.rows(max(2, source.few) if source.signature.batch_dim else source.batch, source.generator())
+        base = source.some()
         if base[name].ndim < 2:
             continue
         for kind in ("none", "right", "left", "row"):
@@ -80,7 +79,7 @@ def neighbours(source: Draw) -> Iterator[CaseInputs]:
     """One sample alone, in ordinary company, and beside samples ten times as large; and a batch in another order."""
     if source.signature.batch_dim is None or source.cap < 2:
         return
-    base = source.rows(max(2, source.few), source.generator())
+    base = source.some()  # two rows at least, since there is room for two
     order = source.generator().permutation(len(next(iter(base.values()))))
     yield source.case("permuted", "sequence", "full", take(base, order))
     if source.dim(source.signature.batch_dim).min <= 1:

@@ -54,7 +54,8 @@ def calibration(signature: Signature, example: Feeds, samples: Samples | None, s
     source = Draw(signature, example, samples, seed)
     if samples is not None:
         signature.sizes_of(take(samples.calibration, slice(0, source.batch)))
-        return list(batches(samples.calibration, source.batch))
+        # a fixed batch takes no shorter one
+        return list(batches(samples.calibration, source.batch, drop_last=signature.batch_dim is None))
     generator = np.random.default_rng([seed, 0xCA11])
     count = max(1, min(CALIBRATION, source.cap) // source.batch)
     return [source.draw(source.sizes, generator) for _ in range(count)]

@@ -38,12 +38,15 @@ def example(source: Draw) -> CaseInputs:
 
 
 def _real(source: Draw) -> Iterator[CaseInputs]:
-    """Real samples, in parts that stay below `MAX_ELEMENTS`."""
+    """Real samples, in parts that stay below `MAX_ELEMENTS` and inside the range of the batch dim."""
     assert source.samples is not None
     whole, labels = take(source.samples.real, slice(0, MAX_REAL)), source.samples.labels
     rows = max(1, MAX_ELEMENTS // max(1, sum(a[:1].size for a in whole.values())))
-    step = rows if source.signature.batch_dim else source.batch
-    parts = list(batches(whole, step, drop_last=source.signature.batch_dim is None))
+    step, least = source.batch, source.batch
+    if source.signature.batch_dim is not None:
+        dim = source.dim(source.signature.batch_dim)
+        step, least = max(dim.min, min(rows, dim.max)), dim.min
+    parts = [part for part in batches(whole, step) if len(next(iter(part.values()))) >= least]
     for index, part in enumerate(parts):
         size = len(next(iter(part.values())))
         cut = None if labels is None else labels[index * step : index * step + size]
@@ -87,7 +90,9 @@ def extreme(source: Draw) -> Iterator[CaseInputs]:
 
 def non_finite(source: Draw) -> Iterator[CaseInputs]:
     """NaN and infinity in one element and in one whole row of a small batch, for floating-point inputs."""
-    count = min(4, source.cap) if source.signature.batch_dim else source.batch
+    count = source.batch
+    if source.signature.batch_dim is not None:
+        count = min(max(4, source.dim(source.signature.batch_dim).min), source.cap)
     for name, value in (("nan", np.nan), ("inf", np.inf)):
         for extent in ("element", "row"):
             base = source.rows(count, source.generator())

@@ -29,6 +29,23 @@ def widened(model: LoadedModel) -> LoadedModel:
     return replace(model, example=example)
 
 
+def limits(model: LoadedModel) -> dict[str, int]:
+    """The highest value of each integer input that is an index: eager takes it and refuses the next one.
+
+    Inputs of which the example holds only 0 and 1 and whose name says mask are left alone, and so is all on a device
+    other than the CPU: an index out of range ends a CUDA context.
+    """
+    found: dict[str, int] = {}
+    if any(parameter.device.type != "cpu" for parameter in model.module.parameters()):
+        return found
+    for name, array in model.example.items():
+        if array.dtype.kind in "iu" and array.size and "mask" not in name.lower():
+            highest = _highest(model, name)
+            if highest not in {UNBOUNDED, int(np.iinfo(array.dtype).max)}:
+                found[name] = highest
+    return found
+
+
 def _highest(model: LoadedModel, name: str) -> int:
     """The largest value that eager takes everywhere in `name`, by doubling and bisection."""
     limit = min(MAX_PROBED, int(np.iinfo(model.example[name].dtype).max))

@@ -19,8 +19,8 @@ _FLOAT_ORDER = (
     faults.ZEROED, faults.ROUNDED, faults.CONSTANT, faults.OUTPUTS, faults.TRANSPOSED,
 )  # fmt: skip
 _INT8_ORDER = (
-    faults.STEPS, faults.FLIPPED, faults.ACTIVATION, faults.WIDER_SCALE, faults.UNBIASED, faults.DIM,
-    faults.ZERO_POINT, faults.SWAPPED, faults.EPSILON, faults.ZEROED, faults.SCALED, faults.TRANSPOSED,
+    faults.STEPS, faults.SWAPPED, faults.WIDER_SCALE, faults.UNBIASED, faults.ACTIVATION, faults.DIM,
+    faults.ZERO_POINT, faults.FLIPPED, faults.EPSILON, faults.ZEROED, faults.SCALED, faults.TRANSPOSED,
     faults.OUTPUTS, faults.CONSTANT,
 )  # fmt: skip
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from deploykit.bundle import Bundle, Manifest, VariantRecord
-from deploykit.errors import UsageError
+from deploykit.errors import UsageError, WorkError
 from deploykit.isolation import Pool
 from deploykit.parity.scale import IN_DISTRIBUTION
 from deploykit.pipeline.judging import Gate
@@ -30,6 +30,9 @@ MOST_WEIGHTS = 0.5
 
 LEAST_GAIN_DB = 0.1
 """Rounds that bring less have brought nothing."""
+
+MAX_IDLE = 2
+"""Rounds in a row that may bring nothing: a neighbour left in integers can make one node in float useless."""
 
 MAX_ROUNDS = 6
 """Nodes double from round to round, so this reaches 32 times as many as the ranking said."""
@@ -84,6 +87,15 @@ class Staged(Bundle):
         self.path, self.manifest, self.digest = path, manifest, ""
 
 
+@dataclass(frozen=True)
+class _Attempt:
+    """A form of the variant: what it reaches in dB, what stays in float in it, what it was made with."""
+
+    db: float
+    kept: tuple[Ranked, ...] = ()
+    made: dict[str, Any] = field(default_factory=dict)
+
+
 @dataclass
 class Search:
     """Looks for the nodes that one variant has to keep in float.
@@ -101,7 +113,6 @@ class Search:
     pool: Pool
     progress: Progress
     target_db: float | None = None
-    tried: dict[tuple[str, ...], float] = field(default_factory=dict)
 
     def improve(self, record: VariantRecord, artifact: Path) -> dict[str, Any]:
         """Make the variant at `artifact` again until it is precise enough; the best one stays there.
@@ -110,54 +121,69 @@ class Search:
             `options` and `facts` of what stays there; empty when its precision is not told in dB.
 
         Raises:
-            DeploykitError: a variant could not be made, opened or ranked.
+            DeploykitError: the variant could not be opened or ranked.
         """
         target = self.target_db or self.gate.budget(record).warn_sqnr_db
         first = self._measured(record, artifact)
         if target is None or first is None:
             return {}
-        ranked = rank(self.gate, record, artifact, self.pool) if first < target else ()
-        best, answer, kept = first, {}, 0
-        stop = "no node of it can be ranked" if not ranked else ""
-        count = _enough(ranked, first, target)
-        step, rounds = 1, 0
-        while not stop and best < target and rounds < MAX_ROUNDS:
-            chosen = _affordable(ranked[:count])
-            if len(chosen) <= kept:
-                stop = "more than half of the weights would stay in float"
-                break
-            rounds += 1
-            value, made = self._round(record, artifact, _names(chosen), best)
-            added = _readable(chosen[kept:])
-            self.progress.step(f"{record.name}: {best:.1f} dB, keeping {added} in float → {value:.1f} dB")
-            if made is not None:
-                stop = "" if value > best + LEAST_GAIN_DB or value >= target else "keeping more nodes brings nothing"
-                best, answer, kept = value, made, len(chosen)
-            else:
-                stop = "keeping more nodes brings nothing"
-            if count >= len(ranked):
-                stop = stop or "every node is in float"
-            count, step = min(count + step, len(ranked)), step * 2
-        return self._told(record, answer, _affordable(ranked[:kept_of]), best, target, rounds, stop)
+        best, rounds, stop = _Attempt(first), 0, ""
+        if first < target:
+            best, rounds, stop = self._searched(record, artifact, best, target)
+        facts: dict[str, Any] = {"keep_float_rounds": rounds, "keep_float_db": round(best.db, 1)}
+        if best.kept:
+            facts |= {"kept": _readable(best.kept), "before_db": round(first, 1)}
+        if stop:
+            facts["keep_float_stopped"] = stop
+            self.progress.note(f"{record.name}: {best.db:.1f} dB of {target:g} dB wanted: {stop}")
+        return {
+            "options": best.made.get("options", dict(record.options)),
+            "facts": {**dict(record.facts), **best.made.get("facts", {}), **facts},
+        }
 
-    def _round(
-        self, record: VariantRecord, artifact: Path, nodes: tuple[str, ...], best: float
-    ) -> tuple[float, dict[str, Any] | None]:
-        """What the variant reaches with `nodes` in float, and what it was made with; None where the old one stays."""
+    def _searched(
+        self, record: VariantRecord, artifact: Path, best: _Attempt, target: float
+    ) -> tuple[_Attempt, int, str]:
+        """The best attempt, after how many rounds, and why it is not good enough; empty when it is."""
+        ranked = rank(self.gate, record, artifact, self.pool)
+        if not ranked:
+            return best, 0, "no node of it can be ranked"
+        count, step, idle = _enough(ranked, best.db, target), 1, 0
+        for rounds in range(1, MAX_ROUNDS + 1):
+            chosen = _affordable(ranked[:count])
+            added = [entry for entry in chosen if entry not in best.kept]
+            if not added:
+                return best, rounds - 1, "more than half of the weights would stay in float"
+            try:
+                found = self._round(record, artifact, chosen, best)
+            except WorkError as error:
+                return best, rounds, error.message
+            text = f"{best.db:.1f} dB, keeping {_readable(added)} in float → {found.db:.1f} dB"
+            self.progress.note(f"{record.name}: {text}")
+            if found.db >= target:
+                return found, rounds, ""
+            idle = 0 if found.db >= best.db + LEAST_GAIN_DB else idle + 1
+            best = found if found.db > best.db else best
+            if idle == MAX_IDLE:
+                return best, rounds, "keeping more nodes brings nothing"
+            count, step = count + step, step * 2
+        return best, MAX_ROUNDS, f"{MAX_ROUNDS} rounds were not enough"
+
+    def _round(self, record: VariantRecord, artifact: Path, chosen: tuple[Ranked, ...], best: _Attempt) -> _Attempt:
+        """The variant with the `chosen` nodes in float; it takes the place of `best` when it is better."""
         with tempfile.TemporaryDirectory(prefix=".keep-", dir=artifact.parent.parent) as folder:
             other = Path(folder) / artifact.name
-            made = self.make(nodes, other)
+            made = self.make(tuple(dict.fromkeys(name for entry in chosen for name in entry.keep)), other)
             value = self._measured(record, other)
-            if value is None or value <= best:
-                return value if value is not None else -math.inf, None
-            for path in artifact.parent.iterdir():
-                path.unlink()
-            for path in list(Path(folder).iterdir()):
-                path.replace(artifact.parent / path.name)
-        return value, made
+            if value is not None and value > best.db:
+                for path in artifact.parent.iterdir():
+                    path.unlink()
+                for path in list(Path(folder).iterdir()):
+                    path.replace(artifact.parent / path.name)
+        return _Attempt(-math.inf if value is None else value, chosen, made)
 
     def _measured(self, record: VariantRecord, artifact: Path) -> float | None:
-        """The worst centred SQNR inside the distribution in dB; None where the budget has none, or nothing answered."""
+        """The worst centred SQNR that verify would hold it to, in dB; None where it is not held to one."""
         judged = tuple(
             case.id
             for case in self.gate.records
@@ -168,29 +194,6 @@ class Search:
             judge = self.gate.judged(record, answers)
         found = [check.value for check in judge.checks if check.metric == "centred_sqnr_db" and check.value is not None]
         return min(found, default=None)
-
-    def _told(
-        self, record: VariantRecord, answer: dict[str, Any], kept: tuple[Ranked, ...], first: float, best: float,
-        target: float, rounds: int, stop: str,
-    ) -> dict[str, Any]:  # fmt: skip
-        """The answer with what was found out, and one line where the target was missed."""
-        reached = best >= target
-        if not reached:
-            reason = stop or f"{rounds} rounds were not enough"
-            self.progress.step(f"{record.name}: {best:.1f} dB of {target:g} dB wanted: {reason}")
-        facts = {
-            "keep_float_rounds": rounds,
-            "keep_float_db": round(best, 1),
-            "keep_float_before_db": round(first, 1),
-            "keep_float_target_db": target,
-            "kept": _readable(kept) if kept else "",
-        }
-        if not reached:
-            facts["keep_float_stopped"] = reason
-        return {
-            "options": answer.get("options", dict(record.options)),
-            "facts": {**dict(record.facts), **answer.get("facts", {}), **facts},
-        }
 
 
 def _enough(ranked: tuple[Ranked, ...], value: float, target: float) -> int:
@@ -204,10 +207,16 @@ def _enough(ranked: tuple[Ranked, ...], value: float, target: float) -> int:
     return max(1, len(ranked))
 
 
-def _names(chosen: tuple[Ranked, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for entry in chosen for name in entry.keep))
+def _affordable(ranked: tuple[Ranked, ...]) -> tuple[Ranked, ...]:
+    """The nodes that can stay in float together, the most expensive ones first."""
+    chosen, weights = [], 0.0
+    for entry in ranked:
+        if weights + entry.weights <= MOST_WEIGHTS:
+            chosen.append(entry)
+            weights += entry.weights
+    return tuple(chosen)
 
 
-def _readable(chosen: tuple[Ranked, ...]) -> str:
+def _readable(chosen: Sequence[Ranked]) -> str:
     names = [entry.module for entry in chosen]
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

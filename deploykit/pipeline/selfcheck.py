@@ -9,7 +9,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,7 @@ class _Run:
         self.loosened = asked.loosened
         self.cheap = _cheap(self.gate)
         self.every = tuple(case.id for case in self.gate.records)
-        self.already = _failures(self._concluded(self.answers, self.artifact))
+        self.already: dict[tuple[str, ...], set[tuple[str, str, str]]] = {}
 
     def whole(self, seed: int) -> SelfCheck:
         """Every mutant that fits, then the search for the smallest change, then the verdict."""
@@ -194,8 +194,20 @@ class _Run:
                 moved = max(moved, self.unit.moved(case, original, answer))
                 noise = max(noise, self.noise.moved(case, original, answer))
             checks = self._concluded(given, path if with_examination else None)
-        found = [check for check in checks if check.verdict == "fail" and _key(check) not in self.already]
+        failed = [check for check in checks if check.verdict == "fail"]
+        already = self._before(cases, with_examination=with_examination) if failed else set()
+        found = [check for check in failed if _key(check) not in already]
         return _Fate(moved, noise, found[0].code if found else "")
+
+    def _before(self, cases: tuple[str, ...], *, with_examination: bool) -> set[tuple[str, str, str]]:
+        """What fails on these cases without any mutation: that is no evidence of sight."""
+        if cases not in self.already:
+            order = {case: names for case, names in self.answers.order.items() if case in cases}
+            errors = {case: error for case, error in self.answers.errors.items() if case in cases}
+            own = replace(self.answers, order=order, errors=errors)
+            checks = self._concluded(own, self.artifact if with_examination else None)
+            self.already[cases] = {_key(check) for check in checks if check.verdict == "fail"}
+        return self.already[cases]
 
     def _concluded(self, answers: Answers, path: Path | None) -> list[Check]:
         """The checks of the whole gate: on the answers, and on the file where one is given."""
@@ -242,11 +254,6 @@ def _cheap(gate: Gate) -> tuple[str, ...]:
 
 def _key(check: Check) -> tuple[str, str, str]:
     return check.id, check.output, check.metric
-
-
-def _failures(checks: Iterable[Check]) -> set[tuple[str, str, str]]:
-    """What fails without any mutation is no evidence of sight."""
-    return {_key(check) for check in checks if check.verdict == "fail"}
 
 
 def _unreadable(error: DeploykitError) -> Check:

@@ -24,6 +24,9 @@ from deploykit.results import EXIT_OF, Check, SelfCheck, VariantReport, VariantV
 RECURRENT = ("LSTM", "GRU", "RNN")
 """ONNX Runtime's kernels of these clamp their activations, and a NaN comes out as a number."""
 
+TOO_LARGE = 1.2
+"""A file this many times the size of the model's parameters may hold some of them twice."""
+
 
 @dataclass
 class Trial:
@@ -71,6 +74,7 @@ class Trial:
             if _lost_nan(judge) and (kernel := self._recurrent(record, artifact)):
                 judge = self.gate.judged(record, answers, swallows=kernel)
             extra = quantized.examine(self.gate, record, artifact, self.pool, answers)
+            extra += self._duplicates(record, artifact)
             report = conclude(record.name, answers.provider, judge, extra)
             if report.verdict in {"fail", "error"}:
                 return self._explained(record, artifact, report, judge)
@@ -110,6 +114,22 @@ class Trial:
         except DeploykitError:
             return ""  # only an excuse is missing: the failure stands
         return next((name for name in RECURRENT if name in found["operators"]), "")
+
+    def _duplicates(self, record: VariantRecord, artifact: Path) -> list[Check]:
+        """A warning where shared weights are stored several times; only looked for where the file is too large."""
+        bytes_of_weights = 4 * self.gate.bundle.manifest.source.parameters
+        size = sum(path.stat().st_size for path in artifact.parent.glob(f"{artifact.name}*"))
+        if record.runtime != "onnxruntime" or record.precision != "fp32" or size < TOO_LARGE * bytes_of_weights:
+            return []
+        try:
+            found = self.pool.worker("onnxruntime").call("inspecting:duplicates", artifact=str(artifact))
+        except DeploykitError:
+            return []  # the file opens and answers: this would only have been a remark about its size
+        if not found["count"]:
+            return []
+        reason = f"{found['count']} tensors are stored twice, {found['first']} first: {found['bytes']:,} bytes too many"
+        metric = "duplicated_bytes"
+        return [Check("weights", "file", "", "warn", "WEIGHTS_DUPLICATED", metric, found["bytes"], 0.0, reason)]
 
     def _swapped_inputs(self, record: VariantRecord, artifact: Path) -> str:
         """The pair of inputs that makes the variant right when they change places, in words; empty without one."""

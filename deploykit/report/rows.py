@@ -46,6 +46,10 @@ def _verify_row(variant: VariantReport) -> tuple[str, ...]:
     )
 
 
+_APART = {"task", "weights", "graph"}
+"""Classes of checks that hold by their nature (rounding is half a step at most): they count when they fail."""
+
+
 def tightest(variant: VariantReport) -> Check | None:
     """The check that decides: the first that failed or stayed open, else the one with the least head-room."""
     for verdict in ("fail", "inconclusive"):
@@ -55,7 +59,7 @@ def tightest(variant: VariantReport) -> Check | None:
     limited = [
         check
         for check in variant.checks
-        if check.limit and check.value is not None and check.verdict != "skipped" and check.input_class != "task"
+        if check.limit and check.value is not None and check.verdict != "skipped" and check.input_class not in _APART
     ]
     return min((check for check in limited if _nearness(check) >= 1.0), key=_nearness, default=None)
 

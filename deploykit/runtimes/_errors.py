@@ -13,6 +13,7 @@ _PREFIX = re.compile(r"\[ONNXRuntimeError\] : \d+ : (\w+) : ")
 _LOAD_FROM = re.compile(r"Load model from \S+ failed:\s*")
 _SCRIPT_TRACE = "Traceback of TorchScript"
 _ADVICE = re.compile(r" This is an internal miniz error\..*")
+_BESIDE = re.compile(r"external data.*(?:does not exist|no such file|cannot open)", re.IGNORECASE | re.DOTALL)
 _FOLDERS = re.compile(r"(?<![\w.])/(?:[^\s/:\"']+/)+(?=[^\s/:\"']+)")
 
 
@@ -39,8 +40,11 @@ def check_there(artifact: Path) -> None:
 
 
 def load_error(artifact: Path, error: BaseException) -> WorkError:
-    """The file is there and the engine will not open it."""
+    """The file is there and the engine will not open it: ARTIFACT_INCOMPLETE where data beside it is missing."""
     message = f"cannot be opened: {clean(str(error)) or type(error).__name__}"
+    if _BESIDE.search(str(error)):
+        hint = "copy the file it names beside the model"
+        return WorkError(subject_of(artifact), message, hint, "ARTIFACT_INCOMPLETE")
     return WorkError(subject_of(artifact), message, "make it again with deploykit export", "LOAD_ERROR")
 
 

@@ -66,7 +66,8 @@ def _reference(
     records = []
     with quiet():  # a module may warn of an empty batch or an infinite input: those are asked on purpose
         recorder = record.Recorder(model)
-        for question in plan.campaign(model.signature, model.example, given, seed):
+        limits = ranges.limits(model)
+        for question in plan.campaign(model.signature, model.example, given, seed, limits):
             case = recorder.answer(question)
             if case is None:
                 continue

@@ -67,6 +67,24 @@ def weights(artifact: str, weights: str) -> list[str]:
     return found[:MAX_NAMED]
 
 
+def duplicates(artifact: str) -> dict[str, Any]:
+    """Initializers of 1 KiB and more with the bytes of an earlier one: `count`, `bytes`, and the `first` pair."""
+    from hashlib import sha256
+
+    seen: dict[tuple[Any, ...], str] = {}
+    count, size, first = 0, 0, ""
+    for tensor in _load(artifact).graph.initializer:
+        array = numpy_helper.to_array(tensor, base_dir=str(Path(artifact).parent))
+        if array.nbytes < 1024:
+            continue
+        key = (array.dtype.str, array.shape, sha256(np.ascontiguousarray(array).data).digest())
+        if key in seen:
+            count, size = count + 1, size + array.nbytes
+            first = first or f"{seen[key]} and {tensor.name}"
+        seen.setdefault(key, tensor.name)
+    return {"count": count, "bytes": size, "first": first}
+
+
 def _load(artifact: str) -> onnx.ModelProto:
     try:
         model = onnx.load(artifact, load_external_data=False)

@@ -17,8 +17,8 @@ def weight(change: Callable[[np.ndarray], np.ndarray], *, dims: int = 2, place: 
 
     def edit(model: onnx.ModelProto) -> None:
         found = [t for t in model.graph.initializer if len(t.dims) == dims and t.data_type == TensorProto.FLOAT]
-        value = numpy_helper.to_array(found[place]).copy()
-        after = np.ascontiguousarray(change(value), np.float32)
+        value = numpy_helper.to_array(found[place])
+        after = np.ascontiguousarray(change(value.copy()), np.float32)
         assert not np.array_equal(after, value)
         found[place].CopyFrom(numpy_helper.from_array(after, found[place].name))
 
