@@ -68,7 +68,7 @@ def bundle_of(model: str, folder: Path) -> Path:
         (folder / "transformer.py").write_text(TRANSFORMER)
         source, more = SOURCES[model]
         argv = [sys.executable, "-m", "deploykit", "export", source.format(folder=folder), "-o", str(path), *more]
-        subprocess.run(argv, check=True)
+        subprocess.run(argv, check=False)  # one variant that cannot be made leaves the others to be tried
     return path
 
 

@@ -11,7 +11,6 @@ import importlib
 import inspect
 import json
 import os
-import re
 import resource
 import signal
 import struct
@@ -21,12 +20,10 @@ from collections.abc import Callable
 from typing import Any
 
 from deploykit.errors import DeploykitError, InternalError, UsageError, WorkError, from_os_error
+from deploykit.foreign import brief
 
 MAX_MESSAGE = 64 << 20
 """Longest message in bytes, either way: tensors travel as files."""
-
-BRIEF = 200
-"""Longest foreign message in characters; the whole of it is in the error's detail."""
 
 _PR_SET_PDEATHSIG = 1
 _OUT_OF_MEMORY = (
@@ -75,13 +72,6 @@ def _foreign(step: str, module: str, error: Exception) -> DeploykitError:
     return WorkError(
         step, f"{type(error).__name__}: {text}", "see the whole error with --debug", _STEP_CODE.get(module)
     )
-
-
-def brief(text: str) -> str:
-    """The first line of a foreign message, short and without paths: it goes into manifests and tables."""
-    first = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    plain = re.sub(r"(?<![\w.])(?:/[\w.+@-]+)+/", "", first)
-    return plain if len(plain) <= BRIEF else plain[: BRIEF - 1] + "…"
 
 
 def _memory(step: str, text: str) -> DeploykitError:

@@ -66,10 +66,11 @@ class Signature:
 
     @property
     def batch_dim(self) -> str | None:
-        """The symbolic dim that leads every input, if there is one."""
+        """The symbolic dim that leads every input, if there is one; what is an inner dim too (`[N, N]`) is no batch."""
         leading = {spec.shape[0] if spec.shape else None for spec in self.inputs}
         only = leading.pop() if len(leading) == 1 else None
-        return only if isinstance(only, str) else None
+        inner = {dim for spec in self.inputs for dim in spec.shape[1:]}
+        return only if isinstance(only, str) and only not in inner else None
 
     def sizes_of(self, feeds: Feeds) -> dict[str, int]:
         """The size of each symbolic dim in `feeds`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -118,14 +119,17 @@ def _resized(source: Draw, name: str, size: int) -> Feeds | None:
 
     None where the arrays would be larger than a case may be.
     """
-    base = source.rows(source.few, source.generator())
+    base = source.some()
+    sizes = {**source.signature.sizes_of(base), name: size}
+    if sum(math.prod(spec.concrete(sizes)) for spec in source.signature.inputs) > MAX_ELEMENTS:
+        return None
     changed = {}
     for spec in source.signature.inputs:
         array = base[spec.name]
         for axis in (axis for axis, dim in enumerate(spec.shape) if dim == name):
             array = np.take(array, np.arange(size) % max(1, array.shape[axis]), axis=axis)
         changed[spec.name] = array
-    return changed if sum(array.size for array in changed.values()) <= MAX_ELEMENTS else None
+    return changed
 
 
 def _mask(array: NDArray[Any], kind: str) -> NDArray[Any]:

@@ -141,8 +141,9 @@ def _gaussian(array: NDArray[Any], generator: np.random.Generator) -> NDArray[An
     """Gaussian with each feature's own mean and spread, kept inside its range; other kinds are permuted."""
     if array.dtype.kind != "f" or array.ndim == 0:
         return generator.permutation(array) if array.ndim else array
-    drawn = array.mean(axis=0) + array.std(axis=0) * generator.standard_normal(array.shape)
-    clipped: NDArray[Any] = np.clip(drawn, array.min(axis=0), array.max(axis=0))
+    wide = array.astype(np.float64)  # a spread overflows float16
+    drawn = wide.mean(axis=0) + wide.std(axis=0) * generator.standard_normal(array.shape)
+    clipped: NDArray[Any] = np.clip(drawn, wide.min(axis=0), wide.max(axis=0))
     return clipped.astype(array.dtype)
 
 
@@ -150,7 +151,8 @@ def _uniform(array: NDArray[Any], generator: np.random.Generator) -> NDArray[Any
     """Uniform between the smallest and largest value that each feature takes in `array`; other kinds are permuted."""
     if array.dtype.kind != "f" or array.ndim == 0:
         return generator.permutation(array) if array.ndim else array
-    low, high = array.min(axis=0, keepdims=True), array.max(axis=0, keepdims=True)
+    wide = array.astype(np.float64)
+    low, high = wide.min(axis=0, keepdims=True), wide.max(axis=0, keepdims=True)
     drawn: NDArray[Any] = low + (high - low) * generator.random(array.shape)
     return drawn.astype(array.dtype)
 
@@ -187,11 +189,15 @@ def _subnormal(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _poison(array: NDArray[Any], value: float, extent: str) -> NDArray[Any]:
+    """One row, or one element inside it: not the first of its row, since engines that compare pairwise start there."""
     spoiled = array.copy()
-    if extent == "row" and spoiled.ndim:
+    if spoiled.ndim == 0:
+        spoiled[...] = value
+    elif extent == "row":
         spoiled[len(spoiled) // 2] = value
     else:
-        spoiled.reshape(-1)[spoiled.size // 2] = value
+        row = spoiled[len(spoiled) // 2 : len(spoiled) // 2 + 1].reshape(-1)  # a view: the copy is contiguous
+        row[row.size * 2 // 3] = value
     return spoiled
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,22 +22,20 @@ def weights(graph: Graph, region: list[int], source: Feeds, parameters: tuple[st
         graph: the candidate.
         region: positions of the nodes in question.
         source: the model's weights by name.
-        parameters: names of those that the region's line of code takes; for initializers with names of their own.
+        parameters: names of those that the region's line of code takes. Others make no claim: converters fold a
+            batch-norm's numbers into the weights before it and leave them their name.
     """
     found = {}
     for name in graph.weights(region):
         tensor = graph.initializer(name)
-        if tensor is None:
-            continue
-        actual = numpy_helper.to_array(tensor)
-        if text := _differs(name, actual, source, parameters):
+        if tensor is not None and (text := _differs(name, numpy_helper.to_array(tensor), source, parameters)):
             found[name] = text
     return found
 
 
 def _differs(name: str, actual: Any, source: Feeds, parameters: tuple[str, ...]) -> str:
     if name in source:
-        return _counted(name, source[name], actual, "the source") if source[name].shape == actual.shape else ""
+        return _counted(name, source[name], actual, "the source") if name in parameters else ""
     texts = []
     for parameter in parameters:
         expected = source.get(parameter)
@@ -60,8 +57,8 @@ def _counted(name: str, expected: Any, actual: Any, origin: str) -> str:
     if not count:
         return ""
     index = tuple(int(i) for i in np.argwhere(wrong)[0])
-    place = f"{expected[index]:.6g} in {origin}, {actual[index]:.6g} here"
-    return f"weight {name}{list(index)} is not the source's ({place}; {count} of {wrong.size} differ)"
+    place = f"{actual[index]:.6g}, in {origin} {expected[index]:.6g}"
+    return f"{name}{list(index)} is {place} ({count} of {wrong.size} differ)"
 
 
 def changes(graph: Graph, base: Graph, value: str) -> list[str]:
@@ -94,11 +91,12 @@ def _constants(name: str, sound: onnx.TensorProto, found: onnx.TensorProto) -> s
     expected, actual = numpy_helper.to_array(sound), numpy_helper.to_array(found)
     if expected.shape != actual.shape:
         return f"{name} has shape {list(actual.shape)}, in the bundle's onnx {list(expected.shape)}"
-    return _counted(name, expected, actual, "the bundle's onnx").replace("the source's", "the bundle's")
+    return _counted(name, expected, actual, "the bundle's onnx")
 
 
-def load_weights(path: Path) -> Feeds:
-    """The model's weights by name; empty where a bundle has none."""
-    from deploykit.reference import load_arrays
-
-    return load_arrays(path) if path.is_file() else {}
+def differing(source: Feeds, arrays: Feeds) -> dict[str, str]:
+    """Arrays that are not the source's of the same name, each with the difference in words."""
+    found = {
+        name: _counted(name, source[name], array, "the source") for name, array in arrays.items() if name in source
+    }
+    return {name: text for name, text in found.items() if text}

@@ -10,7 +10,7 @@ import numpy as np
 from deploykit.parity import compare
 from deploykit.parity.budget import Budget
 from deploykit.parity.ledger import Ledger, grade, point_at
-from deploykit.parity.scale import IN_DISTRIBUTION, SMALL, Scale, truth
+from deploykit.parity.scale import IN_DISTRIBUTION, Scale, is_small, truth
 from deploykit.reference import Case, Noise
 from deploykit.results import CheckVerdict
 
@@ -60,7 +60,7 @@ class Values:
         target = truth(case, name)
         base, error = self.scale.noise_of(case, name), compare.rmse(target, actual)
         value = error / base if base else (0.0 if error == 0.0 else math.inf)
-        factor = budget.small_factor if target.size < SMALL else 1.0
+        factor = budget.small_factor if is_small(case, target.size) else 1.0
         limit = (budget.max_r or 0.0) * factor
         reason = budget.reason + ("; small case, limit doubled" if factor != 1.0 else "")
         if name not in case.expected64 and case.input_class != "non-finite":

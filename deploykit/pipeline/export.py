@@ -18,6 +18,7 @@ import psutil
 
 from deploykit import plan, registry, units
 from deploykit.bundle import WEIGHTS, Bundle, Manifest, ReferenceRecord, SourceRecord, VariantRecord
+from deploykit.diagnosis import remedy
 from deploykit.errors import DeploykitError, WorkError
 from deploykit.inputs import Samples
 from deploykit.isolation import Caller, Limits, Pool
@@ -263,7 +264,10 @@ class _Workshop:
                 cases={name: str(self.stage / file) for name, file in list(chosen.items())[:2]},
                 answers=answers,
             )
-        for error in answer["errors"].values():
+        for case, error in answer["errors"].items():
+            if answer["order"]:  # one size is answered and another is not
+                message = f"{case} is refused while other sizes are answered: {error['message']}"
+                raise WorkError(record.name, message, remedy("DYNAMIC_DIM_FIXED"), "DYNAMIC_DIM_FIXED")
             raise WorkError(record.name, error["message"], error["hint"], error["code"])
 
 

@@ -14,6 +14,7 @@ from deploykit.bundle import WEIGHTS, CaseRecord, VariantRecord
 from deploykit.errors import DeploykitError
 from deploykit.isolation import Pool
 from deploykit.lines import LINES, Line, Lines
+from deploykit.pipeline import quantized
 from deploykit.pipeline.judging import Gate
 from deploykit.reference import Case, save_arrays
 from deploykit.results import Location, Stage, VariantReport
@@ -24,6 +25,9 @@ ROWS = 4
 
 SECONDS = 120.0
 """Wall time for one step of a search: it comes on top of a verdict that stands already."""
+
+KEPT = 5
+"""Nodes that are proposed to stay in float, at most: with more the variant loses its point."""
 
 CAPTURED, CONVERTED = "torch-export", "onnx"
 """Variants that tell the stages apart: the captured program itself, and its conversion."""
@@ -98,14 +102,15 @@ class _Search:
         if self.record.runtime != "onnxruntime":
             self.stage = "CAPTURE"
             return self._capture(self.record)
-        program = self._sound_program()
-        if program is not None and not self._right(program, self.gate.bundle.path / str(program.file)):
-            self.stage = "CAPTURE"
-            return self._capture(program)
         if self._right(self.record, self.artifact, "disable"):
             self.stage = "RUNTIME"
             return self._runtime()
-        return self._conversion(program)
+        sound = self._sound_onnx()
+        program = self._made(CAPTURED) if self.trusted and sound is None else None
+        if program is not None and not self._right(program, self._file(program)):
+            self.stage = "CAPTURE"
+            return self._capture(program)
+        return self._conversion(sound, program)
 
     # -- stages ------------------------------------------------------------------------------------------------
 
@@ -114,10 +119,28 @@ class _Search:
         where = "" if program is self.record else f"{program.name} is wrong on it, too; "
         evidence = f"{self.failed.id}: {where}what was captured is not what eager computes"
         if baked := str(program.facts.get("baked") or self._baked()):
-            kind, _, place = baked.partition(",")[0].partition(" at ")
+            kind, _, source = baked.partition(",")[0].partition(" at ")
             evidence = f"{self.failed.id}: {where}tracing made constants of Python values ({baked})"
-            return Location("CAPTURE", operator=kind, source=place, evidence=evidence)
-        return Location("CAPTURE", evidence=evidence)
+            return Location("CAPTURE", operator=kind, source=source, evidence=evidence)
+        wrong = self._wrong_weights(program)
+        if not wrong:
+            return Location("CAPTURE", evidence=evidence)
+        first = next(iter(wrong))
+        readers = (name for name, line in self.lines.captured.items() if first in line.parameters)
+        value = next(readers, "")
+        place = self._place(value, Location("CAPTURE", value, self.lines.of(value).operator))
+        return replace(place, born=True, evidence=f"{evidence}; {wrong[first]}")
+
+    def _wrong_weights(self, program: VariantRecord) -> dict[str, str]:
+        """Parameters of a captured program that are not the source's; a traced one has no names for them."""
+        weights = self.gate.bundle.path / WEIGHTS
+        if program.runtime != CAPTURED or not weights.is_file():
+            return {}
+        path = self.artifact if program is self.record else self._file(program)
+        found: dict[str, str] = self.pool.worker("torch").call(
+            "localizing:weights", timeout_s=SECONDS, artifact=str(path), weights=str(weights)
+        )
+        return found
 
     def _baked(self) -> str:
         """What the tracer said, when a traced variant of the bundle recorded it."""
@@ -145,8 +168,7 @@ class _Search:
         born = True if value else None
         return replace(place, born=born, evidence=evidence, reproducer=found.get("reproducer"))
 
-    def _conversion(self, program: VariantRecord | None) -> Location:
-        sound = self._sound_onnx()
+    def _conversion(self, sound: Path | None, program: VariantRecord | None) -> Location:
         if sound is not None:
             known, how = self._base(sound), f"against the values of the bundle's {CONVERTED}"
         elif program is not None:
@@ -168,8 +190,7 @@ class _Search:
         if base is None or self.record.runtime != "onnxruntime":
             return Location("QUANTIZATION", evidence=f"the bundle has no {CONVERTED} to compare values with")
         minimum = self.gate.budget(self.record).min_sqnr_db
-        file = self.gate.bundle.path / str(base.file)
-        found = self._find(self._base(file), file, minimum_db=minimum)
+        found = self._find(self._base(self._file(base)), self._file(base), minimum_db=minimum)
         keep = self._ranked()
         if "value" not in found:
             evidence = f"{self.failed.id}: no value inside is under {minimum:g} dB; the loss is at the output"
@@ -184,14 +205,11 @@ class _Search:
     def _ranked(self) -> tuple[str, ...]:
         """Nodes whose precision costs most, worst first."""
         try:
-            from deploykit.pipeline import quantized
-        except ImportError:
-            return ()
-        try:
             ranked = quantized.rank(self.gate, self.record, self.artifact, self.pool, (self.failed.id,))
         except DeploykitError:
             return ()  # the place is known; only the proposal is missing
-        return tuple(entry.node for entry in ranked[:5])
+        nodes = (node for entry in ranked if entry.gain_db > 0.0 for node in entry.keep)
+        return tuple(dict.fromkeys(nodes))[:KEPT]
 
     def _told(self, found: dict[str, Any], how: str) -> Location:
         """One line of evidence from the numbers of a search."""
@@ -220,16 +238,15 @@ class _Search:
         variants = self.gate.bundle.manifest.variants
         return next((record for record in variants if record.name == name and record.file is not None), None)
 
-    def _sound_program(self) -> VariantRecord | None:
-        return self._made(CAPTURED) if self.trusted else None
+    def _file(self, record: VariantRecord) -> Path:
+        return self.gate.bundle.path / str(record.file)
 
     def _sound_onnx(self) -> Path | None:
         """The bundle's own ONNX file, when another one is in question and this one is right."""
         base = self._made(CONVERTED)
-        if base is None or self.gate.bundle.path / str(base.file) == self.artifact:
+        if base is None or self._file(base) == self.artifact:
             return None
-        path = self.gate.bundle.path / str(base.file)
-        return path if self._right(base, path, "disable") else None
+        return self._file(base) if self._right(base, self._file(base), "disable") else None
 
     def _right(self, record: VariantRecord, artifact: Path, level: str = "all") -> bool:
         """Whether the failed case passes for another artifact, or at another graph level."""
@@ -244,7 +261,7 @@ class _Search:
         answer: dict[str, Any] = self.pool.worker("torch").call(
             "localizing:reference",
             timeout_s=SECONDS,
-            artifact=str(self.gate.bundle.path / str(program.file)),
+            artifact=str(self._file(program)),
             feeds=str(self._feeds),
             input_names=[spec.name for spec in self.gate.bundle.manifest.signature.inputs],
             wanted=wanted,

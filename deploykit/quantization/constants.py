@@ -24,6 +24,7 @@ class Constant:
         scale: one, one per index of `axis`, or one per block of `block` along `axis`; None where it is computed.
         zero: zero points, shaped like `scale`; None is 0.
         product: for biases, the scale that kernels assume: that of the input times that of the weight.
+        bits: of packed unsigned integers; 0 where the type of `q` says it.
     """
 
     name: str
@@ -33,6 +34,15 @@ class Constant:
     axis: int = 0
     block: int = 0
     product: Array | None = None
+    bits: int = 0
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """The smallest and the largest integer that it could hold."""
+        if self.bits:
+            return 0, (1 << self.bits) - 1
+        info = np.iinfo(self.q.dtype)
+        return int(info.min), int(info.max)
 
     @property
     def _dtype(self) -> type:
@@ -190,7 +200,7 @@ def _blocks(graph: Graph, node: onnx.NodeProto) -> Iterator[Constant]:
         zero = _unpacked(given_zero.reshape(columns, -1), bits)[:, :blocks].astype(np.float64)
     elif given_zero is not None:
         zero = given_zero.reshape(columns, blocks).astype(np.float64)
-    yield Constant(given(node, 1), q.T, scale.reshape(columns, blocks).T, zero.T, 0, block)
+    yield Constant(given(node, 1), q.T, scale.reshape(columns, blocks).T, zero.T, 0, block, bits=bits)
 
 
 def _unpacked(packed: Array, bits: int) -> Array:

@@ -126,7 +126,7 @@ def _steps(constant: Constant, value: Array, step: Array, limit: Array | float, 
     if not step.all():  # a channel of zeros
         steps = np.where((step == 0.0) & (difference == 0.0), 0.0, steps)
     if not np.all(steps <= limit):
-        steps = np.where(_clipped(constant.q, difference), 0.0, steps)
+        steps = np.where(_clipped(constant, difference), 0.0, steps)
     return steps
 
 
@@ -143,14 +143,15 @@ def _best(
     return first or (None, None)
 
 
-def _clipped(q: Array, difference: Array) -> Array:
+def _clipped(constant: Constant, difference: Array) -> Array:
     """Where the source lies beyond the integers in use: the quantizer clipped it.
 
     Only the ends of the type count as such: a scale that is too small clips everywhere, and is seen elsewhere.
     """
-    info = np.iinfo(q.dtype)
-    low = (info.min, info.min + 1) if info.min < 0 else (0, 0)  # symmetric int8 ends at -127
-    found: Array = ((q == info.max) & (difference > 0)) | (np.isin(q, low) & (difference < 0))
+    q, (low, high) = constant.q, constant.ends
+    outward = difference * np.sign(constant.step())  # blocks of 4 bits have scales below 0
+    lowest = (low, low + 1) if low < 0 else (low,)  # symmetric int8 ends at -127
+    found: Array = ((q == high) & (outward > 0)) | (np.isin(q, lowest) & (outward < 0))
     return found
 
 

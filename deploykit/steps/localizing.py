@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from deploykit.localization.search import Deviation
 from deploykit.localization.stored import Stored, Writer
 from deploykit.reference import load_arrays
 from deploykit.results import to_data
+from deploykit.signature import Feeds
 
 TRIED = 5
 """Suspects that are put right one after another to see which of them makes the outputs wrong."""
@@ -158,21 +160,46 @@ def _described(tried: born.Tried, value: str, wanted: Task, lines: Lines) -> dic
     graph = tried.graph
     region = tried.region(value)
     nodes = [graph.nodes[index] for index in region]
-    source = evidence.load_weights(Path(wanted.weights)) if wanted.minimum_db is None else {}
-    wrong = evidence.weights(graph, region, source, lines.of(value).parameters)
-    readers = [node for node in nodes if set(node.input) & wrong.keys()]
-    notes, missing = list(wrong.values()), []
-    if wanted.sound and wanted.minimum_db is None:
+    named, notes, missing = nodes, [], []
+    if wanted.minimum_db is not None:
+        pass
+    elif wanted.sound:
         sound = Graph.load(Path(wanted.sound))
-        notes += [text for text in evidence.changes(graph, sound, value) if not wrong]
-        missing = [n for n in sound.node(value).input if n in sound.values and n not in graph.values]
-    named = readers or nodes
+        notes = evidence.changes(graph, sound, value)
+        missing = [[n, sound.node(n).op_type] for n in sound.node(value).input if _gone(n, sound.values, graph)]
+    else:
+        wrong = evidence.weights(graph, region, _weights(wanted.weights), lines.of(value).parameters)
+        named, notes = [node for node in nodes if set(node.input) & wrong.keys()] or nodes, list(wrong.values())
+        shown = {captured: name for name, captured in lines.values.items()}
+        read = [(shown.get(name, ""), lines.captured[name].operator) for name in lines.of(value).reads]
+        missing = [[name, operator] for name, operator in read if _gone(name, shown.values(), graph)]
     return {
         "operator": "+".join(dict.fromkeys(node.op_type for node in named)),
         "nodes": [node.name for node in named],
         "notes": notes,
-        "missing": [[name, sound.node(name).op_type] for name in missing],
+        "missing": missing,
     }
+
+
+def _gone(name: str, before: Iterable[str], graph: Graph) -> bool:
+    return name in before and name not in graph.values
+
+
+def _weights(path: str) -> Feeds:
+    """The model's weights by name; empty where a bundle has none."""
+    return load_arrays(Path(path)) if Path(path).is_file() else {}
+
+
+def weights(artifact: str, weights: str) -> dict[str, str]:
+    """Parameters and buffers of a captured program (`.pt2`) that are not the source's, by name, in words."""
+    import torch
+
+    from deploykit.quiet import quiet
+
+    with quiet():
+        program = torch.export.load(artifact)
+    stored = {name: value for name, value in program.state_dict.items() if value.dtype != torch.bfloat16}
+    return evidence.differing(_weights(weights), {name: value.detach().cpu().numpy() for name, value in stored.items()})
 
 
 def _reproduced(tried: born.Tried, answer: dict[str, Any], wanted: Task) -> Path:

@@ -14,8 +14,9 @@ from deploykit.signature import DTYPES, Dim, Signature, TensorSpec
 
 EXAMPLE = {"x": np.ones((2, 5), np.float32)}
 
+INPUTS = (("ids", "int64", ("N", "L")), ("mask", "int64", ("N", "L")), ("x", "float32", ("N", 3)))
 TOKENS = Signature(
-    (TensorSpec("ids", "int64", ("N", "L")), TensorSpec("mask", "int64", ("N", "L")), TensorSpec("x", "float32", ("N", 3))),
+    tuple(TensorSpec(*parts) for parts in INPUTS),
     (TensorSpec("best", "int64", ("N",)),),
     (Dim("N"), Dim("L", 2, 40)),
 )  # fmt: skip
@@ -38,9 +39,9 @@ EXPECTED = {
     "uniform": ("in range", "full", "", "", False),
     **{f"batch-{n}": ("shapes", "full", "", "", False) for n in (1, 2, 3, 7, 64)},
     **{f"L-{n}": ("shapes", "full", "", "", True) for n in (2, 3, 5, 16)},
-    **{name: ("constant", "full", "", "", False) for name in ("zeros", "ones", "constants", "one-hot")},
-    **{name: ("straddle", "accurate", "", "", False) for name in ("times-1", "times0.5", "times3", "times10")},
-    **{name: ("extreme", "accurate", "", "", False) for name in ("min-max", "times1e4", "times1e-6", "subnormal")},
+    **dict.fromkeys(("zeros", "ones", "constants", "one-hot"), ("constant", "full", "", "", False)),
+    **dict.fromkeys(("times-1", "times0.5", "times3", "times10"), ("straddle", "accurate", "", "", False)),
+    **dict.fromkeys(("min-max", "times1e4", "times1e-6", "subnormal"), ("extreme", "accurate", "", "", False)),
     **{f"{v}-{e}": ("non-finite", "pattern", "", "", False) for v in ("nan", "inf") for e in ("element", "row")},
     **{f"int-{name}": ("integers", "full", "", "", True) for name in ("highest", "negative")},
     "ties": ("ties", "full", "", "", False),
@@ -95,7 +96,7 @@ def test_the_seed_decides_everything(signature):
 def test_cases_are_drawn_apart_and_not_repeated(signature):
     found = {case.id: case.inputs["x"] for case in campaign(signature, EXAMPLE, None, 1)}
     rows = np.concatenate(
-        [found[name] for name in ("gaussian", "uniform", "batch-7", "alone", "layout-strided", "ties")]
+        [found[name] for name in ("gaussian", "uniform", "batch-7", "alone", "layout-strided", "permuted")]
     )
     assert len(np.unique(rows, axis=0)) == len(rows)
 
@@ -224,7 +225,7 @@ def _finite(dtype):
 
 
 @given(models(), st.integers(0, 3), st.booleans())
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_any_signature_gets_a_campaign_whose_every_case_fits_it(model, seed, with_samples):
     signature, example = model
     whole = signature.batch_dim is not None
