@@ -230,6 +230,16 @@ CODES: dict[str, Diagnosis] = {
         "The same weights give another eager answer than when the baseline was written.",
         "Look at the packages that changed; accept it with --update-baseline.",
     ),
+    "BASELINE_INPUTS": Diagnosis(
+        "baseline",
+        "The judged cases ask other inputs than when the baseline was written, so eager cannot be compared.",
+        "Export with the same --samples and --seed; if these inputs are meant, --update-baseline takes them.",
+    ),
+    "BASELINE_OTHER_MODEL": Diagnosis(
+        "baseline",
+        "The baseline is of other weights than the bundle's.",
+        "Name the baseline of this model; if the new weights are meant, verify once with --update-baseline.",
+    ),
     "PROVIDER_FALLBACK": Diagnosis(
         "run",
         "The session would have run on another provider than the one asked for.",

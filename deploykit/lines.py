@@ -59,7 +59,8 @@ class Lines:
 
     def of(self, value: str) -> Line:
         """The line that computes a value of the ONNX graph; an empty one when unknown."""
-        return self.captured.get(self.values.get(value) or self.parts.get(value) or value, Line())
+        found = self.values.get(value) or self.parts.get(value) or ("" if self.values else value)
+        return self.captured.get(found, Line())
 
     def merged(self, other: Lines) -> Lines:
         """Both; what `other` says wins."""

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "deploykit"
 
 VERBS = {
     "sources", "training", "campaign", "capture", "exporters", "transforms", "runtimes", "parity", "benchmark", "recommend",
-    "report", "handoff", "serve", "quantization", "mutation",
+    "report", "handoff", "serve", "quantization", "mutation", "localization",
 }  # fmt: skip
 JOINS = {"steps", "pipeline", "cli", "api", "pytest_plugin", "__main__", "__init__"}
 

@@ -133,7 +133,8 @@ def _draw(
 
 def floats(feeds: Feeds, change: Callable[[NDArray[Any]], NDArray[Any]]) -> Feeds:
     """`feeds` with every floating-point array changed, dtype kept; the others as they are."""
-    return {n: change(a).astype(a.dtype) if a.dtype.kind == "f" else a for n, a in feeds.items()}
+    with np.errstate(over="ignore", under="ignore"):  # a multiple that the dtype does not hold is infinite
+        return {n: change(a).astype(a.dtype) if a.dtype.kind == "f" else a for n, a in feeds.items()}
 
 
 def take(feeds: Feeds, rows: Any) -> Feeds:

@@ -9,16 +9,13 @@ from deploykit.capture import edges
 from deploykit.capture.calling import arrays, call, first_line
 from deploykit.capture.copies import Copies
 from deploykit.capture.float64 import Exact, floats
-from deploykit.capture.noise import NoiseFloor, rmse
+from deploykit.capture.noise import JUDGED, NoiseFloor, rmse
 from deploykit.capture.watch import Watch
 from deploykit.errors import WorkError
 from deploykit.inputs import CaseInputs
 from deploykit.model import LoadedModel
 from deploykit.reference import Case, IndexOutput, Largest, Noise
 from deploykit.signature import Feeds
-
-JUDGED = {"real", "in range"}
-"""Input classes that the model is made for: NaN there is no reference, and magnitudes there are its own."""
 
 HALF_MAX = 65_504.0
 """The largest float16."""

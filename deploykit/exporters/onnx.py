@@ -48,33 +48,45 @@ class Exporter:
         Raises:
             WorkError: DYNAMIC_DIM_FIXED when a promised dim became a number; EXPORT_ERROR when outputs got lost.
         """
-        import torch
-
-        from deploykit.exporters._graph import capture, example, untouched
-        from deploykit.exporters._lines import tell_converted
+        from deploykit.exporters._graph import untouched
+        from deploykit.exporters._traced import is_recurrent, traced
 
         signature = model.signature
         with untouched(model.module):
-            program, narrowed = capture(model)
-            exported = torch.onnx.export(
-                program,
-                (),
-                dynamo=True,
-                input_names=[spec.name for spec in signature.inputs],
-                output_names=[spec.name for spec in signature.outputs],
-                opset_version=self.opset,
-                optimize=self.optimize,
-                verbose=False,
-            )
-            assert exported is not None
-            proto = exported.model_proto
-            tell_converted(program, exported.exported_program, proto, example(model))
+            try:
+                proto, facts = self._converted(model)
+            except WorkError as error:
+                if error.code != "DYNAMIC_DIM_FIXED" or not is_recurrent(model.module):
+                    raise
+                proto, facts = traced(model, self.opset), {"traced": f"torch.export cannot: {error.message}"}
         _name_dims(proto, signature.inputs)
         _check(proto.graph.input, signature.inputs, "input")
         _check(proto.graph.output, signature.outputs, "output")
         onnx_file.save(proto, target, self.external_data_threshold)
-        facts: dict[str, str | int] = {"opset": onnx_file.opset(proto), "ir_version": int(proto.ir_version)}
-        return facts | {f"dim {name}": bounds for name, bounds in narrowed.items()}
+        return {"opset": onnx_file.opset(proto), "ir_version": int(proto.ir_version), **facts}
+
+    def _converted(self, model: LoadedModel) -> tuple[onnx.ModelProto, dict[str, str | int]]:
+        """The captured program as ONNX, and the dims that came out narrower than promised."""
+        import torch
+
+        from deploykit.exporters._graph import capture, example
+        from deploykit.exporters._lines import tell_converted
+
+        signature = model.signature
+        program, narrowed = capture(model)
+        exported = torch.onnx.export(
+            program,
+            (),
+            dynamo=True,
+            input_names=[spec.name for spec in signature.inputs],
+            output_names=[spec.name for spec in signature.outputs],
+            opset_version=self.opset,
+            optimize=self.optimize,
+            verbose=False,
+        )
+        assert exported is not None
+        tell_converted(program, exported.exported_program, exported.model_proto, example(model))
+        return exported.model_proto, {f"dim {name}": bounds for name, bounds in narrowed.items()}
 
 
 def _name_dims(proto: onnx.ModelProto, specs: tuple[TensorSpec, ...]) -> None:

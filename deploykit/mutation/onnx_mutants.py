@@ -94,11 +94,11 @@ def mutate(artifact: Path, folder: Path, site: Site) -> Made:
 
 def label(graph: Graph, place: str) -> str:
     """`place` as people know it: a weight that an exporter folded and numbered is called after its layer's bias."""
-    weight = next((weight for weight in graph.weights if place in {weight.name, weight.value}), None)
-    if weight is None or "." in weight.name or not weight.bias.endswith(".bias"):
+    weight = next((weight for weight in graph.weights if place in {weight.name, weight.value, weight.scale}), None)
+    layer, is_known, _ = weight.bias.rpartition(".bias") if weight else ("", "", "")
+    if weight is None or "." in weight.name or not is_known:
         return place
-    layer = weight.bias.removesuffix(".bias")
-    return f"{layer}.weight" if place == weight.name else layer
+    return {weight.name: f"{layer}.weight", weight.scale: f"{layer}.weight's scale"}.get(place, layer)
 
 
 def _apply(graph: Graph, site: Site) -> float | None:

@@ -126,6 +126,7 @@ def _by_cases(cases: _Cases, precision: str, evidence: Evidence) -> tuple[str, s
         ({"masks"}, "MASKED_ROW_SEMANTICS", "wrong only where a mask hides something"),
         ({"layout"}, "LAYOUT_UNCHECKED", "wrong only on inputs that are not contiguous"),
         ({"integers"}, "INT_NARROWING", "wrong only on integers at the ends of their range"),
+        ({"outside"}, "OUT_OF_RANGE", "wrong only outside the declared range"),
     ):
         if classes <= only:
             return code, why

@@ -47,13 +47,15 @@ def picked(case: Case, name: str, how: IndexOutput, actual: np.ndarray, allowed:
     wanted = np.take_along_axis(scores, before.astype(np.int64), -1)
     same = before == after
     with np.errstate(invalid="ignore"):
-        near = np.abs(chosen - wanted) <= allowed
-    distinct = np.array([len(set(row)) == len(row) for row in after.reshape(-1, after.shape[-1])], bool)
-    alike = near | (chosen == wanted) | (np.isnan(chosen) & np.isnan(wanted))
+        off = wanted - chosen
+    places = np.where(after < 0, after.astype(np.int64) + size, after)  # -1 is the last one
+    distinct = np.array([len(set(row)) == len(row) for row in places.reshape(-1, after.shape[-1])], bool)
+    alike = (np.abs(off) <= allowed) | (chosen == wanted) | (np.isnan(chosen) & np.isnan(wanted))
     fits = inside & alike & distinct.reshape(*after.shape[:-1], 1)
     wrong = ~same & ~fits
     first = ""
     if wrong.any():
-        at = tuple(int(i) for i in np.argwhere(wrong)[0])
-        first = f"at {list(at)} index {before[at]} became {after[at]}, whose score is {wanted[at] - chosen[at]:.3g} off"
+        where, gap = (a[..., 0] if how.axis is None else np.moveaxis(a, -1, how.axis) for a in (wrong, off))
+        at = tuple(int(i) for i in np.argwhere(where)[0])
+        first = f"at {list(at)} index {expected[at]} became {actual[at]}, whose score is {gap[at]:.3g} off"
     return Picked(before.size, int((~same & fits).sum()), int(wrong.sum()), first)

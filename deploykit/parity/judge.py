@@ -110,7 +110,7 @@ class Judge:
     def _output(self, case: Case, name: str, actual: np.ndarray) -> None:
         expected = case.expected[name]
         if mismatch := compare.form(name, expected, actual):
-            self._differs(case, mismatch)
+            self.ledger.fail(case, mismatch)
             return
         if expected.dtype.kind not in "fc":
             self._exact(case, name, actual)
@@ -126,10 +126,6 @@ class Judge:
             self._clean_rows(case, name, actual)
         else:
             self.values.grade(case, name, actual, self.budget_of(name))
-
-    def _differs(self, case: Case, mismatch: compare.Mismatch) -> None:
-        """A wrong form outside the declared range is no right answer there."""
-        self.ledger.fail(case, replace(mismatch, code="OUT_OF_RANGE") if case.gate == "outside" else mismatch)
 
     def _settled(self, case: Case, name: str, actual: np.ndarray) -> tuple[Case, np.ndarray]:
         """The part of the output that is held to eager: valid positions, where eager is right, and off the edges."""

@@ -12,6 +12,10 @@ from deploykit.reference import Case
 from deploykit.results import Check, CheckVerdict
 
 
+ANSWERS = {"VALUE_MISMATCH", "NAN_PATTERN", "SHAPE_MISMATCH", "DTYPE_MISMATCH"}
+"""Codes of wrong answers; where nothing was promised, each of them is OUT_OF_RANGE."""
+
+
 @dataclass
 class Ledger:
     """Collects checks.
@@ -40,6 +44,8 @@ class Ledger:
         """Add a check; the code is dropped when it passed."""
         self.seeds[case.id] = case.seed
         kept = "" if verdict == "pass" else code
+        if case.gate == "outside" and verdict == "fail" and code in ANSWERS:
+            kept = "OUT_OF_RANGE"
         self.checks.append(
             Check(case.id, case.input_class, output, verdict, kept, metric, value, limit, reason, at_least)
         )

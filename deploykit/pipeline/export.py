@@ -25,7 +25,6 @@ from deploykit.isolation import Caller, Limits, Pool
 from deploykit.lines import LINES
 from deploykit.model import SourceSpec
 from deploykit.pipeline import train
-from deploykit.pipeline.judging import Gate
 from deploykit.pipeline.keep_float import Search, Staged, Wanted
 from deploykit.plan import PlannedVariant
 from deploykit.progress import Progress
@@ -212,6 +211,8 @@ class _Workshop:
         self, record: VariantRecord, target: Path, pool: Pool, made: list[VariantRecord], make: Callable[..., Any]
     ) -> VariantRecord:
         """The variant with as many nodes in float as its target takes, opened again."""
+        from deploykit.pipeline.judging import Gate  # imports scipy, which export does without otherwise
+
         staged = Staged(self.stage, _manifest(self.request, self.captured, None, [*made, record]))
         search = Search(
             Gate(staged),

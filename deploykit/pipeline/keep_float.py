@@ -13,15 +13,17 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deploykit.bundle import Bundle, Manifest, VariantRecord
 from deploykit.errors import UsageError, WorkError
 from deploykit.isolation import Pool
 from deploykit.parity.scale import IN_DISTRIBUTION
-from deploykit.pipeline.judging import Gate
 from deploykit.pipeline.quantized import Ranked, rank
 from deploykit.progress import Progress
+
+if TYPE_CHECKING:
+    from deploykit.pipeline.judging import Gate  # imports scipy, which export does without
 
 AUTO = "auto"
 

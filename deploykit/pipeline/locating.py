@@ -14,6 +14,7 @@ from deploykit.bundle import WEIGHTS, CaseRecord, VariantRecord
 from deploykit.errors import DeploykitError
 from deploykit.isolation import Pool
 from deploykit.lines import LINES, Line, Lines
+from deploykit.parity.diagnose import DEGENERATE
 from deploykit.pipeline import quantized
 from deploykit.pipeline.judging import Gate
 from deploykit.reference import Case, save_arrays
@@ -69,17 +70,22 @@ def locate(
 
 
 def _failing(gate: Gate, report: VariantReport) -> CaseRecord | None:
-    """The failed case that shows most: one with values before one with a pattern only, a plain layout before others.
+    """The failed case that shows most at the least cost.
 
-    A variant that failed on a statistic has no failed case: its first real one stands for it.
+    One with values before one with a pattern only, ordinary inputs before constants, about `ROWS` rows before many. A
+    variant that failed on a statistic has no failed case: its first real one stands for it.
     """
     failed = {check.id for check in report.checks if check.verdict == "fail"}
     found = [record for record in gate.records if record.id in failed and not record.layout]
     if found:
-        return min(found, key=lambda record: (record.gate != "full", not record.rows))
+        return min(found, key=_cost)
     if any(record.id in failed for record in gate.records):
         return None
     return next((record for record in gate.records if record.gate == "full" and not record.layout), None)
+
+
+def _cost(record: CaseRecord) -> tuple[bool, bool, int]:
+    return record.gate != "full", record.input_class in DEGENERATE, abs((record.rows or ROWS) - ROWS)
 
 
 @dataclass
@@ -128,8 +134,9 @@ class _Search:
         first = next(iter(wrong))
         readers = (name for name, line in self.lines.captured.items() if first in line.parameters)
         value = next(readers, "")
-        place = self._place(value, Location("CAPTURE", value, self.lines.of(value).operator))
-        return replace(place, born=True, evidence=f"{evidence}; {wrong[first]}")
+        line = self.lines.captured.get(value, Line())
+        place = _at(line, Location("CAPTURE", value, line.operator, born=True))
+        return replace(place, evidence=f"{evidence}; {wrong[first]}")
 
     def _wrong_weights(self, program: VariantRecord) -> dict[str, str]:
         """Parameters of a captured program that are not the source's; a traced one has no names for them."""
@@ -228,8 +235,7 @@ class _Search:
         return replace(place, born=found["born"], evidence="; ".join(texts), reproducer=found.get("reproducer"))
 
     def _place(self, value: str, location: Location) -> Location:
-        line = self.lines.of(value) if value else Line()
-        return replace(location, module=line.module, source=line.source)
+        return _at(self.lines.of(value) if value else Line(), location)
 
     # -- what the stages ask -----------------------------------------------------------------------------------
 
@@ -344,6 +350,10 @@ class _Search:
         path = self.folder / f"{name}.safetensors"
         save_arrays(arrays, path)
         return path
+
+
+def _at(line: Line, location: Location) -> Location:
+    return replace(location, module=line.module, source=line.source)
 
 
 def _of(array: np.ndarray[Any, Any], rows: list[int], count: int) -> np.ndarray[Any, Any]:

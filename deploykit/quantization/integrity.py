@@ -93,7 +93,7 @@ def mismatched_pairs(graph: Graph) -> list[Fault]:
 
 
 def _wrong_product(constant: Constant) -> list[Fault]:
-    """A bias whose scale is not what integer kernels assume: they never read it."""
+    """A bias whose scale is not what integer kernels add at: onnxruntime 1.32 falls back to float, others do not."""
     if constant.product is None or constant.scale is None:
         return []
     own, assumed = np.broadcast_arrays(np.asarray(constant.scale, np.float64).reshape(-1), constant.product)
@@ -105,7 +105,7 @@ def _wrong_product(constant: Constant) -> list[Fault]:
     steps = float(np.max(np.abs(constant.q.reshape(-1) * (ratio - 1.0)))) if constant.q.size == ratio.size else 0.0
     reason = (
         f"{constant.name}[{index}]: its scale {own[index]:.6g} is not its input's times its weight's, "
-        f"{assumed[index]:.6g}, which integer kernels use"
+        f"{assumed[index]:.6g}: integer kernels cannot add it"
     )
     return [Fault(constant.name, steps, reason)]
 

@@ -9,6 +9,7 @@ whole, so the share of a node says what keeping it in float would gain.
 from __future__ import annotations
 
 import math
+import re
 import time
 from dataclasses import dataclass, field
 
@@ -24,6 +25,9 @@ from deploykit.signature import Feeds
 
 MOST_DB = 200.0
 """Signal-to-noise ratios above this are told as this: nothing is lost there."""
+
+_NUMBERED = re.compile(r"^(val_\d+|onnx::.*|_v_\d+)$")
+"""Names that exporters give to constants without one."""
 
 LEAST_SHARE = 1e-3
 """Of the noise that stays when a node is kept in float: with less the gain is not told, since the rest is rounding."""
@@ -270,9 +274,10 @@ def _makers(base: Graph, output: str) -> list[str]:
 
 
 def _module(base: Graph, node: onnx.NodeProto) -> str:
+    """The name of the weight without what exporter and preparation made of it; the output's where it has none."""
     names = (base.origin(name) for name in node.input[:2])
-    weight = next((name for name in names if name), "")
-    return weight.removesuffix(".weight") if weight.endswith(".weight") else node.output[0]
+    weight = next((name for name in names if name), "").removeprefix("ConvBnFusion_W_")
+    return node.output[0] if not weight or _NUMBERED.match(weight) else weight.removesuffix(".weight")
 
 
 def _noise(exact: Feeds, actual: Feeds, outputs: list[str]) -> float:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from deploykit.diagnosis import remedy
 from deploykit.errors import escape
-from deploykit.report import baseline, rows
+from deploykit.report import baseline, location, rows
 from deploykit.results import VariantReport, VerifyReport
 
 MOST = 10
@@ -59,13 +60,12 @@ def render_verify(report: VerifyReport) -> str:
 def _blame(variant: VariantReport, report: VerifyReport) -> Annotation:
     """Why a variant did not pass, at the line of the model where the difference starts."""
     said = [f"{variant.verdict}: {variant.reason}"]
-    place = variant.location
-    if place is not None:
-        operator, module = (f"({place.operator})" * bool(place.operator), f"in {place.module}" * bool(place.module))
-        said.append(" ".join(part for part in ("stage", place.stage, place.value, operator, module) if part))
-        said += [place.evidence] * bool(place.evidence)
+    place = location.lines(variant, rows.measured(variant))
+    said += [line.removeprefix(f"{variant.name}: ") for line in place]
+    if advice := remedy(variant.code):
+        said.append(f"what to do: {advice}")
     title = f"{report.bundle} {variant.name}: {variant.code or variant.verdict}"
-    return Annotation("error", title, "\n".join(said), place.source if place else "")
+    return Annotation("error", title, "\n".join(said), variant.location.source if variant.location else "")
 
 
 def _warning(variant: VariantReport, report: VerifyReport, line: str) -> Annotation:

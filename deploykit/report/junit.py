@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
-from deploykit.report import baseline, proof, rows
+from deploykit.report import baseline, location, proof, rows
 from deploykit.results import BaselineReport, Check, SelfCheck, VariantReport, VerifyReport
 
 _BAD = {"fail", "inconclusive"}
@@ -67,8 +67,9 @@ def _suite(variant: VariantReport) -> ET.Element:
         element = ET.SubElement(case, kind, message=_clean(variant.reason))
         if kind != "skipped":
             element.set("type", _clean(variant.code))
-    if variant.first_divergence:
-        ET.SubElement(suite, "system-err").text = _clean(variant.first_divergence)
+    said = [variant.first_divergence or "", *location.lines(variant, rows.measured(variant))]
+    if text := "\n".join(_clean(line) for line in said if line):
+        ET.SubElement(suite, "system-err").text = text
     for key, value in counts.items():
         suite.set(key, str(value))
     return suite

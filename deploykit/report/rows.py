@@ -6,6 +6,7 @@ import math
 
 from deploykit.diagnosis import remedy
 from deploykit.errors import escape
+from deploykit.report import location
 from deploykit.results import BenchReport, BenchRow, Check, Comparison, VariantReport, VerifyReport
 from deploykit.units import duration, size, span_of, times
 
@@ -77,9 +78,18 @@ def findings(variant: VariantReport) -> list[str]:
     lines = []
     if variant.first_divergence:
         lines.append(f"{variant.name}: {variant.code} first at {escape(variant.first_divergence)}")
+    lines += location.lines(variant, measured(variant))
     if variant.verdict != "pass" and (advice := remedy(variant.code)):
         lines.append(f"{variant.name}: {variant.code}, what to do: {advice}")
     return lines + [f"{variant.name}: warning {line}" for line in warnings(variant)]
+
+
+def measured(variant: VariantReport) -> str:
+    """Output, metric and value of the check that decides, `logits R=5.3e3`; empty where no check has a value."""
+    check = tightest(variant)
+    if check is None or check.value is None:
+        return ""
+    return f"{check.output} {check.metric}={number(check.value)}".strip()
 
 
 def warnings(variant: VariantReport) -> list[str]:

@@ -243,3 +243,18 @@ def test_every_kind_comes_before_any_comes_twice(artifact):
     assert len(sites) == make.DOZEN
     assert {site.fault for site in sites} == set(onnx_mutants.order("fp32"))
     assert probe in {"first.weight", "last.weight"}
+
+
+def test_a_weight_that_was_folded_and_numbered_is_called_after_its_layer(artifact, tmp_path, folder):
+    model = onnx.load(artifact)
+    for tensor in model.graph.initializer:
+        tensor.name = {"last.weight": "val_7"}.get(tensor.name, tensor.name)
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = {"last.weight": "val_7"}.get(name, name)
+    onnx.save(model, tmp_path / "folded.onnx")
+    made = onnx_mutants.mutate(tmp_path / "folded.onnx", folder, Site(faults.SCALED, "val_7"))
+    assert made.place == "last.weight"
+    made = onnx_mutants.mutate(tmp_path / "folded.onnx", folder, Site(faults.UNBIASED, "product"))
+    assert made.place == "last"
+    assert onnx_mutants.mutate(artifact, folder, Site(faults.CONSTANT, "tiny")).place == "tiny"

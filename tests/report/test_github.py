@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from deploykit.diagnosis import CODES
 from deploykit.report import github
 from deploykit.results import BaselineReport, Check, Location, SelfCheck, VariantReport, VerifyReport
 
@@ -29,7 +30,9 @@ def read(page):
 
 
 def located(source="net/model.py:88", **more):
-    place = Location("CONVERSION", "up", "Resize", "layer2.up (Upsample)", source, True, "born here", **more)
+    place = Location(
+        "CONVERSION", "up", "Resize", "layer2.up (Upsample)", source, True, "the operator alone is wrong", **more
+    )
     return VariantReport("onnx", "fail", None, (), "VALUE_MISMATCH", "real: 50% off", None, 1, place)
 
 
@@ -41,7 +44,13 @@ def test_a_failure_is_an_error_on_the_line_of_the_model():
     ((level, properties, message),) = read(github.render_verify(report(located())))
     assert level == "error"
     assert properties == {"file": "net/model.py", "line": "88", "title": "mlp onnx: VALUE_MISMATCH"}
-    assert message == "fail: real: 50% off\nstage CONVERSION up (Resize) in layer2.up (Upsample)\nborn here"
+    told, place, evidence, advice = message.split("\n")
+    assert told == "fail: real: 50% off"
+    assert place.startswith(
+        "FAIL VALUE_MISMATCH stage=CONVERSION first_bad=layer2.up (Resize) net/model.py:88 born here"
+    )
+    assert evidence == "the operator alone is wrong"
+    assert advice == f"what to do: {CODES['VALUE_MISMATCH'].remedy}"
 
 
 def test_the_line_itself_is_escaped_as_the_toolkit_does_it():
@@ -95,7 +104,7 @@ def test_github_shows_ten_of_a_kind_and_the_tenth_says_how_many_more():
     found = read(github.render_verify(report(*variants, VariantReport("w", "pass", None, checks))))
     levels = [level for level, _, _ in found]
     assert levels == ["error"] * 10 + ["warning"] * 10
-    assert found[8][2].endswith("born here")
+    assert found[8][2].endswith(CODES["VALUE_MISMATCH"].remedy)
     assert found[9][2].endswith("\nand 2 more of this kind: see the log and the job summary")
     assert found[19][2].endswith("\nand 4 more of this kind: see the log and the job summary")
 

@@ -28,9 +28,9 @@ def test_the_table_has_a_row_per_variant_under_a_heading_with_the_verdict(verifi
 
 def test_findings_are_a_list(verified):
     items = [line for line in markdown.render_verify(verified).split("\n") if line.startswith("- ")]
-    assert len(items) == 3
+    assert len([item for item in items if "what to do" not in item]) == 3
     assert "batch-7 (seed 3)" in items[0]
-    assert "outside the calibrated range" in items[1]
+    assert [item for item in items if "outside the calibrated range" in item]
 
 
 def test_the_bench_page_has_table_notes_and_recommendation(benched):

@@ -97,9 +97,10 @@ def test_numbers(value, text):
 
 def test_findings_tell_where_it_diverged_and_each_warning_once(verified):
     assert rows.findings(verified.variants[0]) == []
-    (line,) = rows.findings(verified.variants[1])
+    line, advice = rows.findings(verified.variants[1])
     assert line.startswith("onnx-fp16: SQNR_LOW")
     assert "seed 3" in line
+    assert advice.startswith("onnx-fp16: SQNR_LOW, what to do: ")
     warned = verified.variants[2].checks[1]
     (line,) = rows.findings(variant(warned, replace(warned, id="zeros"), warned))
     assert "outside the calibrated range" in line

@@ -21,7 +21,7 @@ class Expected:
         verdict: `pass`, `fail`, `error`, `inconclusive`, …
         codes: the report's code is one of these; empty for none.
         says: a regular expression that the reason matches.
-        warns: codes that must be among the checks that warn.
+        warns: codes that must be among the checks that did not fail.
     """
 
     verdict: str = "pass"
