@@ -177,12 +177,12 @@ CODES: dict[str, Diagnosis] = {
     ),
     "SATURATION_RISK": Diagnosis(
         "precision",
-        "Sums of u8×s8 pairs exceed 16 bits on the calibration data and this or another CPU adds them in 16 bits.",
+        "A layer would lose more than the variant may where u8×s8 pairs are added in 16 bits: on x86 without VNNI.",
         "Quantize weights with reduce_range, or run only on CPUs with VNNI.",
     ),
     "WEIGHT_INTEGRITY": Diagnosis(
         "precision",
-        "A quantized weight is further from its source than half a step.",
+        "A quantized weight is further from its source than half a step, or a scale or zero point does not fit.",
         "Quantize again: scales and integers do not belong together.",
     ),
     "VARIANT_NOT_APPLIED": Diagnosis(
@@ -197,7 +197,7 @@ CODES: dict[str, Diagnosis] = {
     ),
     "QDQ_MISMATCH": Diagnosis(
         "precision",
-        "The deployed graph and the literal execution of its QDQ nodes part by more than two steps.",
+        "On the same integers, a fused piece of the deployed graph and its QDQ nodes part by more than two steps.",
         "Open the session at a lower graph level, and report the fusion with the reproducer.",
     ),
     "METRIC_INFERIOR": Diagnosis(

@@ -60,6 +60,10 @@ def straddle(source: Draw) -> Iterator[CaseInputs]:
         for factor in STRADDLE:
             scaled = floats(base, lambda array, factor=factor: array * factor)  # type: ignore[misc]
             yield source.case(f"times{factor:g}", "straddle", "accurate", scaled)
+        # at the example's own sizes, so that a baked value and a baked size can be told apart
+        for factor in (STRADDLE[0], STRADDLE[-1]):
+            scaled = floats(source.example, lambda array, factor=factor: array * factor)  # type: ignore[misc]
+            yield source.case(f"example-times{factor:g}", "straddle", "accurate", scaled)
 
 
 def constants(source: Draw, masks: tuple[str, ...]) -> Iterator[CaseInputs]:

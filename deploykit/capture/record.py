@@ -95,13 +95,17 @@ class Recorder:
 
     def _watched(self, feeds: Feeds, watch: Watch | None) -> _Outputs:
         """Outputs in float64, those of eager where the reference is weak; empty where float64 refuses these inputs."""
-        if self.float64 is None:
-            module = self._copies.original
-            return call(module, feeds, within=lambda tensors: watch.over(module, tensors)) if watch else []
-        try:
-            return self._exact.call(feeds, watch)
-        except Exception:  # noqa: BLE001 - what a module answers in float64 at one size it may refuse at another
-            return []
+        run = self._eager if self.float64 is None else self._exact.call
+        for watching in (watch, None) if watch else (None,):  # control flow operators take no mode that watches
+            try:
+                return run(feeds, watching)
+            except Exception:  # noqa: BLE001, S112 - what a module answers at one size it may refuse at another
+                continue
+        return []
+
+    def _eager(self, feeds: Feeds, watch: Watch | None) -> _Outputs:
+        module = self._copies.original
+        return call(module, feeds, within=(lambda tensors: watch.over(module, tensors)) if watch else None)
 
     def _scores(self, watch: Watch, outputs: _Outputs) -> Feeds:
         found = {
@@ -115,8 +119,8 @@ class Recorder:
         """RMSE of eager's own scores; empty where those are the recorded ones."""
         if self.float64 is None or not scores:
             return {}
-        watch, module = Watch(), self._copies.original
-        own = self._scores(watch, call(module, feeds, within=lambda tensors: watch.over(module, tensors)))
+        watch = Watch()
+        own = self._scores(watch, self._eager(feeds, watch))
         values = {name: rmse(own[name], exact) for name, exact in scores.items() if name in own}
         return {name: value for name, value in values.items() if value is not None}
 

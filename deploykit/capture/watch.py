@@ -99,6 +99,8 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no
         tensors = [value for value in given if isinstance(value, torch.Tensor)]
         self._note_fills(given)
         made = [value for value in pytree.tree_leaves(result) if isinstance(value, torch.Tensor)]
+        if "_norm" in operator(func):
+            made = made[:1]  # the rest is 1/σ kept for a gradient: no value of a graph for inference
         derived = operator(func) not in _CONTENTLESS and any(map(self._comes_from_inputs, tensors))
         for tensor in made:
             if func.is_view and tensors:
@@ -143,7 +145,8 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no
 def _generators() -> list[torch.Tensor]:
     """State of the default generators: attention without dropout is marked as random, and draws nothing."""
     states = [torch.get_rng_state()]
-    return states + torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else states
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch has no types here
+    return states + torch.cuda.get_rng_state_all() if used else states
 
 
 def _equal(before: list[torch.Tensor], after: list[torch.Tensor]) -> bool:

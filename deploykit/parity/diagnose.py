@@ -30,6 +30,7 @@ class Evidence:
         baked: what the exporter saw Python read from a tensor, `bool at model.py:12`; empty where it told nothing.
         swapped: outputs that fit when they change places, in words; empty when none do.
         inputs_swapped: inputs that fit when they change places, in words; empty when none do.
+        narrowed: `int32` or `float32` when exactly the rows with integers that these cannot hold are wrong; else empty.
         stage: `RUNTIME` when the literal graph is right and the deployed one is not; else empty.
     """
 
@@ -37,6 +38,7 @@ class Evidence:
     baked: str = ""
     swapped: str = ""
     inputs_swapped: str = ""
+    narrowed: str = ""
     stage: str = ""
 
 
@@ -60,6 +62,8 @@ def _by_evidence(evidence: Evidence) -> tuple[str, str] | None:
         return "OUTPUT_ORDER", f"outputs fit when they change places: {evidence.swapped}"
     if evidence.inputs_swapped:
         return "INPUT_ORDER", f"right when inputs change places: {evidence.inputs_swapped}"
+    if evidence.narrowed:
+        return "INT_NARROWING", f"wrong in exactly the rows with integers that {evidence.narrowed} cannot hold"
     if evidence.stage == "RUNTIME":
         return "RUNTIME_FUSION", "right with graph optimizations off"
     return None
@@ -75,6 +79,8 @@ class _Cases:
         other: cases whose inputs have other shapes than the example's.
         worst_ordinary: the largest value of a failure outside the degenerate classes, 0 without any.
         mildest_constant: the smallest on constant inputs.
+        constant_breaks: whether constants give NaN or infinity, or do not, against eager.
+        by_form: whether cases of ordinary values with the same shapes are all right or all wrong.
     """
 
     wrong: frozenset[str]
@@ -83,6 +89,8 @@ class _Cases:
     other: frozenset[str]
     worst_ordinary: float
     mildest_constant: float
+    constant_breaks: bool
+    by_form: bool
 
     @classmethod
     def of(cls, checks: tuple[Check, ...], evidence: Evidence) -> _Cases:
@@ -95,7 +103,16 @@ class _Cases:
             for kind in _KINDS
         }
         ordinary, constant = max(sizes["ordinary"], default=0.0), min(sizes["constant"], default=math.inf)
-        return cls(wrong, frozenset(classes) - wrong, classes, other, ordinary, constant)
+        breaks = any(
+            c.verdict == "fail" and c.code == "NAN_PATTERN" and c.input_class == "constant" and c.id in wrong
+            for c in checks
+        )
+        fates: dict[tuple[tuple[int, ...], ...], set[bool]] = {}
+        for name, kind in classes.items():
+            if kind not in DEGENERATE:
+                fates.setdefault(evidence.forms[name], set()).add(name in wrong)
+        by_form = all(len(found) == 1 for found in fates.values())
+        return cls(wrong, frozenset(classes) - wrong, classes, other, ordinary, constant, breaks, by_form)
 
     def wrong_classes(self) -> set[str]:
         """Input classes in which something failed."""
@@ -130,7 +147,9 @@ def _by_cases(cases: _Cases, precision: str, evidence: Evidence) -> tuple[str, s
     ):
         if classes <= only:
             return code, why
-    if "constant" in classes and cases.worst_ordinary * FAR <= cases.mildest_constant:
+    told_apart = math.isfinite(cases.worst_ordinary)  # what ordinary inputs get NaN or an error for is no epsilon
+    apart = cases.constant_breaks or cases.worst_ordinary * FAR <= cases.mildest_constant
+    if "constant" in classes and told_apart and apart:
         return "CONSTANT_DROPPED", "wrong on constant and degenerate inputs above all"
     if "example" in cases.right:
         return _right_on_the_example(cases, evidence)
@@ -140,7 +159,7 @@ def _by_cases(cases: _Cases, precision: str, evidence: Evidence) -> tuple[str, s
 def _right_on_the_example(cases: _Cases, evidence: Evidence) -> tuple[str, str] | None:
     """Something of the example went into the artifact: its sizes, a number, or the side of a branch."""
     alike = (cases.right | cases.wrong) - cases.other - {"example", "again"}
-    if cases.wrong <= cases.other and alike and "shapes" in cases.wrong_classes():
+    if cases.wrong <= cases.other and alike and "shapes" in cases.wrong_classes() and cases.by_form:
         # the example's sizes are not the only ones that hold
         refused = "only other sizes than the example's fail"
         few = cases.right & cases.other

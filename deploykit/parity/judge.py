@@ -12,6 +12,7 @@ from deploykit.parity import compare, indices
 from deploykit.parity.budget import Budget
 from deploykit.parity.decisions import Decisions
 from deploykit.parity.ledger import Ledger
+from deploykit.parity.narrowing import Narrowing
 from deploykit.parity.relations import Relations
 from deploykit.parity.scale import IN_DISTRIBUTION, Scale, truth
 from deploykit.parity.values import Values, accurate
@@ -43,6 +44,7 @@ class Judge:
         swallows: an operator of the artifact whose kernel is known to turn NaN into numbers; empty when there is none.
         swapped: outputs that fit when they change places, in words; empty when none do.
         forms: shapes of the inputs by case: what the diagnosis looks at.
+        narrowing: whether wrong rows are those with large integers: the same.
     """
 
     scale: Scale
@@ -55,6 +57,7 @@ class Judge:
     decisions: Decisions | None = None
     swapped: str = ""
     forms: dict[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+    narrowing: Narrowing = field(default_factory=Narrowing)
 
     def __post_init__(self) -> None:
         self.values = Values(self.scale, self.ledger)
@@ -186,6 +189,7 @@ class Judge:
         if case.input_class == "non-finite":
             self._pattern(case, replace(mismatch, code="NAN_PATTERN"), 0, kinds_only=False)
             return
+        self.narrowing.add(case, case.expected[name] != actual)
         self.ledger.fail(case, mismatch)
 
     def _indices(self, case: Case, name: str, actual: np.ndarray) -> bool:

@@ -11,7 +11,6 @@ from deploykit.parity import compare
 from deploykit.reference import Case
 from deploykit.results import Check, CheckVerdict
 
-
 ANSWERS = {"VALUE_MISMATCH", "NAN_PATTERN", "SHAPE_MISMATCH", "DTYPE_MISMATCH"}
 """Codes of wrong answers; where nothing was promised, each of them is OUT_OF_RANGE."""
 

@@ -15,6 +15,9 @@ from deploykit.reference import Case, Noise
 IN_DISTRIBUTION = ("real", "in range")
 """Input classes on which every kind of variant answers for its values: the judged cases."""
 
+UNDERFLOW = 2.0**-63
+"""Below this a square is no normal float32 any more, and norms by squares and by other ways part."""
+
 SMALL = 1000
 """Elements under which a case is small: a handful of them can come out exact by luck."""
 
@@ -72,6 +75,8 @@ class Scale:
         unit = {"float64": 2.0**-53, "float16": 2.0**-11}.get(case.expected[name].dtype.name, ULP32)
         floor = max(unit, pooled) * compare.rms(exact)
         own = case.noise.get(name, Noise(None)).fp32 or 0.0
+        if case.input_class == "extreme":
+            own = max(own, UNDERFLOW)
         return max(own, floor) if strong else 4.0 * floor
 
 

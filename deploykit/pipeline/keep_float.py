@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploykit.bundle import Bundle, Manifest, VariantRecord
-from deploykit.errors import UsageError, WorkError
+from deploykit.errors import DeploykitError, UsageError, WorkError
 from deploykit.isolation import Pool
 from deploykit.parity.scale import IN_DISTRIBUTION
 from deploykit.pipeline.quantized import Ranked, rank
@@ -123,7 +123,7 @@ class Search:
             `options` and `facts` of what stays there; empty when its precision is not told in dB.
 
         Raises:
-            DeploykitError: the variant could not be opened or ranked.
+            DeploykitError: the variant could not be opened.
         """
         target = self.target_db or self.gate.budget(record).warn_sqnr_db
         first = self._measured(record, artifact)
@@ -147,7 +147,10 @@ class Search:
         self, record: VariantRecord, artifact: Path, best: _Attempt, target: float
     ) -> tuple[_Attempt, int, str]:
         """The best attempt, after how many rounds, and why it is not good enough; empty when it is."""
-        ranked = rank(self.gate, record, artifact, self.pool)
+        try:
+            ranked = rank(self.gate, record, artifact, self.pool)
+        except DeploykitError as error:  # the variant itself is made and stays
+            return best, 0, f"its nodes cannot be ranked: {error.message}"
         if not ranked:
             return best, 0, "no node of it can be ranked"
         count, step, idle = _enough(ranked, best.db, target), 1, 0

@@ -227,7 +227,8 @@ class _Search:
             texts.append(f"{operator} is not in the graph, {found['value']} reads past it")
         texts.append(f"on right inputs {_times(found['local'])} its noise")
         if "after" in found:
-            texts.append("put right, the outputs agree")
+            fall = f"{float(found['before']):.2g} to {float(found['after']):.2g}"
+            texts.append(f"put right, the outputs' relative error falls from {fall}")
         elif found["others"]:
             texts.append(f"{found['others']} more behind it")
         texts += found["notes"]

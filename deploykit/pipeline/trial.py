@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import combinations
+from itertools import islice, permutations
 from pathlib import Path
 
 from deploykit import registry
@@ -23,6 +23,9 @@ from deploykit.results import EXIT_OF, Check, SelfCheck, VariantReport, VariantV
 
 RECURRENT = ("LSTM", "GRU", "RNN")
 """ONNX Runtime's kernels of these clamp their activations, and a NaN comes out as a number."""
+
+MAX_ORDERS = 23
+"""Orders of inputs that are tried: all of four alike."""
 
 TOO_LARGE = 1.2
 """A file this many times the size of the model's parameters may hold some of them twice."""
@@ -92,6 +95,7 @@ class Trial:
             str(record.facts.get("baked", "")),
             judge.swapped,
             "" if judge.swapped else self._swapped_inputs(record, artifact),
+            judge.narrowing.through,
             location.stage if location else "",
         )
         return diagnosed(replace(report, location=location), record.precision, evidence)
@@ -132,31 +136,33 @@ class Trial:
         return [Check("weights", "file", "", "warn", "WEIGHTS_DUPLICATED", metric, found["bytes"], 0.0, reason)]
 
     def _swapped_inputs(self, record: VariantRecord, artifact: Path) -> str:
-        """The pair of inputs that makes the variant right when they change places, in words; empty without one."""
+        """How inputs must change places to make the variant right, in words; empty where no way is found."""
         judged = [case for case in self.gate.records if case.input_class in IN_DISTRIBUTION]
-        for one, other in _alike(self.gate) if judged else ():
+        for feed in _orders(self.gate) if judged else ():
             with tempfile.TemporaryDirectory(prefix="deploykit-") as folder:
                 try:
                     answers = self.gate.answers(
-                        record,
-                        artifact,
-                        self.pool,
-                        Path(folder),
-                        cases=(judged[0].id,),
-                        feed={one: other, other: one},
+                        record, artifact, self.pool, Path(folder), cases=(judged[0].id,), feed=feed
                     )
                 except DeploykitError:
                     return ""
                 if conclude(record.name, "", self.gate.judged(record, answers)).verdict in {"pass", "inconclusive"}:
-                    return f"{one} and {other}"
+                    return ", ".join(f"{name} gets {other}" for name, other in feed.items() if name != other)
         return ""
 
 
-def _alike(gate: Gate) -> Iterator[tuple[str, str]]:
-    """Pairs of inputs that could be taken for each other."""
-    for one, other in combinations(gate.bundle.manifest.signature.inputs, 2):
-        if (one.dtype, len(one.shape)) == (other.dtype, len(other.shape)):
-            yield one.name, other.name
+def _orders(gate: Gate) -> Iterator[dict[str, str]]:
+    """Other ways to feed inputs that could be taken for each other, at most `MAX_ORDERS`."""
+    groups: dict[tuple[str, int], list[str]] = {}
+    for spec in gate.bundle.manifest.signature.inputs:
+        groups.setdefault((spec.dtype, len(spec.shape)), []).append(spec.name)
+    found = (
+        dict(zip(names, order, strict=True))
+        for names in groups.values()
+        for order in permutations(names)
+        if list(order) != names
+    )
+    return islice(found, MAX_ORDERS)
 
 
 def _lost_nan(judge: Judge) -> bool:

@@ -77,7 +77,9 @@ def duplicates(artifact: str) -> dict[str, Any]:
         array = numpy_helper.to_array(tensor, base_dir=str(Path(artifact).parent))
         if array.nbytes < 1024:
             continue
-        key = (array.dtype.str, array.shape, sha256(np.ascontiguousarray(array).data).digest())
+        # an embedding tied to a projection may come out transposed
+        ways = {sha256(np.ascontiguousarray(way).data).digest() for way in (array, array.T)}
+        key = (array.dtype.str, tuple(sorted(array.shape)), min(ways))
         if key in seen:
             count, size = count + 1, size + array.nbytes
             first = first or f"{seen[key]} and {tensor.name}"

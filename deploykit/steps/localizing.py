@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,8 +156,8 @@ def _found(entry: Deviation, *, born_here: bool) -> dict[str, Any]:
 
 def _described(tried: born.Tried, value: str, wanted: Task, lines: Lines) -> dict[str, Any]:
     """Which nodes compute the value, and what about them is visibly different."""
-    graph = tried.graph
-    region = tried.region(value)
+    graph, region = tried.graph, tried.region(value)
+    taken = set(graph.taken(region, tried.stops()))
     nodes = [graph.nodes[index] for index in region]
     named, notes, missing = nodes, [], []
     if wanted.minimum_db is not None:
@@ -166,23 +165,21 @@ def _described(tried: born.Tried, value: str, wanted: Task, lines: Lines) -> dic
     elif wanted.sound:
         sound = Graph.load(Path(wanted.sound))
         notes = evidence.changes(graph, sound, value)
-        missing = [[n, sound.node(n).op_type] for n in sound.node(value).input if _gone(n, sound.values, graph)]
+        gone = [name for name in sound.node(value).input if name in sound.values and name not in graph.values]
+        missing = [[name, sound.node(name).op_type] for name in gone if taken & set(sound.node(name).input)]
     else:
         wrong = evidence.weights(graph, region, _weights(wanted.weights), lines.of(value).parameters)
         named, notes = [node for node in nodes if set(node.input) & wrong.keys()] or nodes, list(wrong.values())
         shown = {captured: name for name, captured in lines.values.items()}
-        read = [(shown.get(name, ""), lines.captured[name].operator) for name in lines.of(value).reads]
-        missing = [[name, operator] for name, operator in read if _gone(name, shown.values(), graph)]
+        gone = [name for name in lines.of(value).reads if name in shown and shown[name] not in graph.values]
+        before = {name: {shown.get(n, n) for n in lines.captured[name].reads} for name in gone}
+        missing = [[shown[name], lines.captured[name].operator] for name in gone if taken & before[name]]
     return {
         "operator": "+".join(dict.fromkeys(node.op_type for node in named)),
         "nodes": [node.name for node in named],
         "notes": notes,
         "missing": missing,
     }
-
-
-def _gone(name: str, before: Iterable[str], graph: Graph) -> bool:
-    return name in before and name not in graph.values
 
 
 def _weights(path: str) -> Feeds:

@@ -60,7 +60,7 @@ class Transform:
                 _inferable(model, large, folder),
                 keep_io_types=self.keep_io_types,
                 op_block_list=[*float16.DEFAULT_OP_BLOCK_LIST, *self.op_block_list],
-                node_block_list=list(self.keep_float),
+                node_block_list=[*self.keep_float, *_crashing(model)],
             )
             _skip_round_trips(converted.graph, own)
             # casts are appended at the end, and the checker wants producers first
@@ -71,6 +71,23 @@ class Transform:
         del converted.graph.value_info[:]
         onnx_file.save(converted, target)
         return {"converted_tensors": halves}
+
+
+def _crashing(model: onnx.ModelProto) -> list[str]:
+    """Transposes that onnxruntime cannot load in float16: they move leading axes right before a matrix product.
+
+    The session dies of a null pointer in `NchwcTransformer` on x86 (microsoft/onnxruntime issue 28392; 1.32 still
+    does), for every `nn.TransformerEncoder` with `batch_first`. Moving values in float32 costs no precision.
+    """
+    products = {name for node in model.graph.node if node.op_type == "MatMul" for name in node.input}
+    found = []
+    for node in model.graph.node:
+        if node.op_type == "Transpose" and node.output[0] in products:
+            order = next((list(entry.ints) for entry in node.attribute if entry.name == "perm"), [])
+            swapped = [*range(len(order) - 2), len(order) - 1, len(order) - 2]
+            if order != swapped:
+                found.append(node.name)
+    return found
 
 
 def _inferable(model: onnx.ModelProto, large: bool, folder: Path) -> onnx.ModelProto | str:

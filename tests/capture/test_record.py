@@ -297,3 +297,15 @@ def test_of_a_large_model_one_copy_is_alive_at_a_time(monkeypatch):
     assert len(large._copies._kept) == 1
     assert found.noise == expected.noise
     assert np.array_equal(found.expected64["output"], expected.expected64["output"])
+
+
+def test_control_flow_operators_take_no_modes_and_are_answered_all_the_same():
+    def branch(module, x):
+        return torch.cond(x.sum() > 1e6, lambda y: module.layer(y) * 2, lambda y: module.layer(y) - 0, (x,))
+
+    module = Forward(branch)
+    recorder = Recorder(loaded(module))
+    case = recorder.answer(asked())
+    assert recorder.float64 == "double"
+    exact = case.inputs["x"] @ weights(module) + module.layer.bias.detach().double().numpy()
+    assert np.allclose(case.expected64["output"], exact, rtol=0, atol=1e-14)

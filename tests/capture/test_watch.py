@@ -139,3 +139,8 @@ def test_watching_changes_no_answer():
     ((_, seen),) = watched(module)[1]
     ((_, plain),) = call(module, {"x": X})
     assert torch.equal(seen, plain)
+
+
+def test_what_a_norm_keeps_for_its_gradient_is_no_value():
+    module = nn.Sequential(nn.LayerNorm(5, eps=1e-12), nn.GroupNorm(1, 5, eps=1e-12))
+    assert largest(module, X * 1e-7)[1] < 5

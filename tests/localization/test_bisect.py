@@ -1,4 +1,4 @@
-"""Which optimizer makes a right graph wrong: with a real rewriting of onnxruntime, and with an engine that is played."""
+"""Which optimizer makes a right graph wrong: with a real rewriting of onnxruntime, and with a played engine."""
 
 from __future__ import annotations
 

@@ -88,10 +88,10 @@ def test_a_model_too_large_for_memory_goes_through_a_file(monkeypatch):
 
 
 def test_values_read_inside_a_subgraph_are_inputs_of_the_part():
-    branches = [
-        helper.make_graph([helper.make_node(kind, ["inner"], [f"out{kind}"])], kind, [], [onnx.ValueInfoProto(name=f"out{kind}")])
-        for kind in ("Neg", "Identity")
-    ]  # fmt: skip
+    branches = []
+    for kind in ("Neg", "Identity"):
+        node = helper.make_node(kind, ["inner"], [f"out{kind}"])
+        branches.append(helper.make_graph([node], kind, [], [onnx.ValueInfoProto(name=f"out{kind}")]))
     nodes = [
         helper.make_node("Abs", ["x"], ["inner"]),
         helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),

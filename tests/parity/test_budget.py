@@ -98,3 +98,36 @@ def test_the_shared_tables_are_never_changed():
     before = [dataclasses.asdict(b) for b in budget.BY_PRECISION.values()]
     budget_for("fp32", CPU, {"max_r": 100.0})
     assert [dataclasses.asdict(b) for b in budget.BY_PRECISION.values()] == before
+
+
+def test_a_limit_of_one_output_is_that_outputs_alone():
+    changes = {"logits.max_r": 6.0}
+    assert budget_for("fp32", CPU, changes, "logits").max_r == 6.0
+    assert budget_for("fp32", CPU, changes, "logits").loosened == ("max_r 4 → 6",)
+    for other in ("", "embedding", "log", "max_r"):
+        assert budget_for("fp32", CPU, changes, other) == budget_for("fp32", CPU)
+    assert budget.outputs_named(changes) == {"logits"}
+    assert budget.outputs_named({"max_r": 1.0}) == set()
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_a_limit_of_one_output_goes_before_that_of_all_in_any_order(turn):
+    changes = dict([("max_r", 8.0), ("logits.max_r", 3.0)][::turn])
+    assert budget_for("fp32", CPU, changes, "logits").max_r == 3.0
+    assert budget_for("fp32", CPU, changes, "logits").loosened == ()
+    assert budget_for("fp32", CPU, changes, "embedding").max_r == 8.0
+
+
+def test_an_output_whose_name_has_dots_keeps_its_limit():
+    changes = {"block.0.scores.max_r": 6.0}
+    assert budget_for("fp32", CPU, changes, "block.0.scores").max_r == 6.0
+    assert budget.outputs_named(changes) == {"block.0.scores"}
+
+
+def test_a_limit_of_an_output_is_checked_though_nobody_asks_for_that_output():
+    with pytest.raises(UsageError) as caught:
+        budget_for("fp32", CPU, {"logits.max_q": 6.0})
+    assert caught.value.code == "UNKNOWN_LIMIT"
+    with pytest.raises(UsageError) as caught:
+        budget_for("fp32", CPU, {"logits.max_r": math.inf})
+    assert caught.value.code == "BAD_LIMIT"

@@ -139,3 +139,47 @@ def test_drop_and_ratio_are_of_the_same_samples():
     assert pair.ratio == pytest.approx(188 / 190)
     assert Paired(10, 0, 0, 0).ratio == 1.0
     assert Paired(10, 0, 3, 0).ratio == math.inf
+
+
+@given(st.integers(1, 5000), st.data())
+@settings(deadline=None)
+def test_both_bounds_of_a_proportion_are_scipys_exact_ones(n, data):
+    count = data.draw(st.integers(0, n))
+    exact = stats.binomtest(count, n).proportion_ci(confidence_level=0.9, method="exact")
+    assert statistics.proportion_bounds(count, n) == pytest.approx((exact.low, exact.high), rel=1e-6, abs=1e-12)
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_mcnemars_p_is_the_exact_binomial_one(lost, won):
+    p = statistics.mcnemar_p(paired(200, lost, won))
+    assert p == pytest.approx(stats.binomtest(lost, lost + won).pvalue if lost + won else 1.0, rel=1e-9)
+
+
+@pytest.mark.parametrize("limit", [0.001, 0.005, 0.01, 0.02])
+def test_the_rows_that_decide_without_a_single_flip_have_a_closed_form(limit):
+    needed = statistics.rows_needed(0, 10, limit)
+    assert needed == math.ceil(math.log(0.05) / math.log1p(-limit))
+    assert stats.beta.ppf(0.95, 1, needed) <= limit < stats.beta.ppf(0.95, 1, needed - 1)
+
+
+@given(st.integers(20, 3000), st.integers(1, 20), st.sampled_from([0.005, 0.01, 0.02]))
+@settings(deadline=None)
+def test_the_rows_that_are_named_really_decide(n, count, limit):
+    assume(statistics.proportion_upper(count, n) > limit)
+    needed = statistics.rows_needed(count, n, limit)
+    if count / n >= limit:
+        assert needed is None
+        return
+    assume(needed is not None)
+    assert needed > n
+
+    def bound(total):
+        flips = math.ceil(count / n * total)
+        return stats.beta.ppf(0.95, flips + 1, total - flips)
+
+    assert bound(needed) <= limit < bound(needed - 1)
+
+
+def test_nobody_has_the_rows_that_a_rate_on_the_limit_needs():
+    assert statistics.rows_needed(10, 1000, 0.01) is None
+    assert statistics.rows_needed(9_999, 1_000_000, 0.01) is None

@@ -173,6 +173,31 @@ def test_the_range_of_half_precision(value, overflows, verdict, quantizable, poo
     assert not [check for check in examined(bundle, "onnx-int8-static", pool) if check.id == "range"]
 
 
+def test_the_seed_model_has_no_findings(seed_bundle, pool):
+    bundle = Bundle(seed_bundle)
+    for variant in ("onnx-fp16", "onnx-int8-dynamic", "onnx-int8-static"):
+        found = examined(bundle, variant, pool)
+        assert {"weights", "coverage"} <= {check.id for check in found}
+        assert {check.verdict for check in found if check.id != "saturation"} == {"pass"}, found
+
+
+def test_a_graph_that_cannot_be_opened_up_is_told_and_no_error(bundles, pool, tmp_path):
+    """Its outputs were judged already; here an unknown operator stands for whatever an engine may refuse."""
+    import onnx
+
+    bundle = bundles("mlp")
+    model = onnx.load(bundle.file_of("onnx-int8-static"))
+    model.graph.node[-1].op_type = "NoSuchOperator"
+    onnx.save(model, tmp_path / "x.onnx")
+    gate, record = Gate(bundle), bundle.manifest.variant("onnx-int8-static")
+    with tempfile.TemporaryDirectory() as folder:
+        answers = gate.answers(record, bundle.file_of(record.name), pool, Path(folder))
+        found = examine(gate, record, tmp_path / "x.onnx", pool, answers)
+    (check,) = [check for check in found if check.id == "qdq"]
+    assert check.verdict == "skipped"
+    assert "does not run with its integers" in check.reason
+
+
 # -- what costs most ------------------------------------------------------------------------------------------------
 
 
@@ -310,3 +335,24 @@ def test_what_can_be_asked_for(given, target, expected):
 def test_what_makes_no_sense_is_said_before_anything_runs(given, target):
     with pytest.raises(UsageError, match="BAD_KEEP_FLOAT"):
         Wanted.parse(given, target)
+
+
+@pytest.mark.slow
+def test_the_command_keeps_what_it_is_told_to(cli, tiny_source, tmp_path):
+    arguments = ("export", tiny_source, "--variants", "onnx,onnx-int8-static,onnx-int8-dynamic")
+    done = cli(*arguments, "-o", tmp_path / "named", "--keep-float", "node_linear")
+    assert done.returncode == 0, done.stderr
+    for record in Bundle(tmp_path / "named").manifest.variants[1:]:
+        assert record.options["keep_float"] == ("node_linear",)
+        assert record.facts["quantized_nodes"] == 1
+    done = cli(*arguments, "-o", tmp_path / "auto", "--keep-float", "auto", "--keep-float-target", "60")
+    assert done.returncode == 0, done.stderr
+    manifest = Bundle(tmp_path / "auto").manifest
+    static = manifest.variant("onnx-int8-static")
+    assert static.facts["keep_float_rounds"] >= 0
+    assert "dB of 60 dB wanted" in done.stderr
+    done = cli(*arguments, "-o", tmp_path / "wrong", "--keep-float", "nowhere")
+    assert done.returncode == 4
+    assert "there is no node nowhere to keep in float" in done.stderr + done.stdout
+    done = cli(*arguments, "-o", tmp_path / "x", "--keep-float", "node_linear", "--keep-float-target", "20")
+    assert (done.returncode, "BAD_KEEP_FLOAT" in done.stderr) == (2, True)

@@ -147,3 +147,13 @@ def test_bench_notes_say_what_was_refused_and_why(benched):
     assert "interval: one launch (onnx)" in notes
     assert "not steady: the clock rose (onnx-fp16)" in notes
     assert "verify says fail" not in notes  # it stands in the table
+
+
+def test_a_rounding_that_is_half_a_step_at_most_is_not_the_tightest():
+    """It has no head-room by its nature; when it fails it is shown like any other."""
+    half = Check("weights", "weights", "", "pass", "", "steps", 0.4999, 0.5, "within half a step")
+    values = Check("real", "real", "y", "pass", "", "centred_sqnr_db", 30.0, 15.0, "8 bits", at_least=True)
+    report = VariantReport("onnx-int8-static", "pass", None, (half, values))
+    assert rows.tightest(report) == values
+    broken = replace(half, verdict="fail", value=3.0)
+    assert rows.tightest(replace(report, checks=(values, broken))) == broken

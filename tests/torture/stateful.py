@@ -178,6 +178,17 @@ def _part_in_place(x):
     return x.cumsum(-1)
 
 
+def _refuses_large(x):
+    if x.abs().max() > 2.5:
+        raise ValueError("inputs are expected between -2.5 and 2.5")
+    return x * 2.0
+
+
+def _asserts_finite(x):
+    assert x.isfinite().all()
+    return x * 2.0
+
+
 STATE, RANDOM = "STATEFUL_REFERENCE", "REFERENCE_NONDETERMINISTIC"
 
 KNOWN = (
@@ -204,5 +215,8 @@ KNOWN = (
     Known("M-log-of-negative", of(torch.log, 6), refused="NAN_REFERENCE"),
     Known("M-weight-is-nan", _poisoned, refused="NAN_REFERENCE"),
     Known("M-batch-in-reshape", of(lambda x: x.reshape(2, 6).sum(-1), 6), refused="DIM_REFUSED", says="N=3"),
+    Known(
+        "M-refuses-large-inputs", of(_refuses_large, inputs=torch.zeros(2, 6)), refused="REFERENCE_ERROR", says="2.5"
+    ),
     Known("M-no-tensor-comes-out", of(lambda x: (x, "text"), 6), refused="BAD_OUTPUT"),
 )

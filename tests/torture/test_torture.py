@@ -17,7 +17,6 @@ from deploykit.diagnosis import CODES
 from deploykit.errors import DeploykitError
 from deploykit.results import VariantReport
 
-
 TESTS = Path(__file__).parents[1]
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import onnx
 import pytest
@@ -85,3 +88,28 @@ def test_external_data_in_and_out(name, limit, small_models, tmp_path, monkeypat
     wanted = {"q.onnx", "q.onnx.data"} if limit == 1000 else {"q.onnx"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == wanted
     assert np.abs(run(tmp_path / "out" / "q.onnx", feeds) - small_models.expected("mlp", feeds)["output"]).max() < 0.05
+
+
+@pytest.mark.parametrize("order", [[1, 0, 2], [0, 2, 1], [2, 0, 1]])
+def test_a_transpose_before_a_product_can_be_loaded(order, tmp_path):
+    """onnxruntime 1.32 dies while it opens [1, 0, 2] in float16, so this runs in a process of its own."""
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["A", "B", "C"]) for name in ("x", "y")]
+    shape = [4, 4, 4]
+    weight = numpy_helper.from_array(np.eye(4, dtype=np.float32), "w")
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], name="turn", perm=order),
+        helper.make_node("MatMul", ["t", "w"], ["y"], name="product"),
+    ]
+    graph = helper.make_graph(nodes, "g", value[:1], value[1:], [weight])
+    onnx.save(helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)]), tmp_path / "m.onnx")
+    Transform().apply(tmp_path / "m.onnx", tmp_path / "h.onnx", [])
+    x = np.random.default_rng(0).random(shape, np.float32)
+    np.savez(tmp_path / "x.npz", x=x)
+    script = (
+        "import sys, numpy, onnxruntime as ort; options = ort.SessionOptions(); options.log_severity_level = 3; "
+        "session = ort.InferenceSession(sys.argv[1], options, providers=['CPUExecutionProvider']); "
+        "numpy.save(sys.argv[3], session.run(None, {'x': numpy.load(sys.argv[2])['x']})[0])"
+    )
+    arguments = [str(tmp_path / name) for name in ("h.onnx", "x.npz", "y.npy")]
+    subprocess.run([sys.executable, "-c", script, *arguments], check=True, capture_output=True)
+    assert np.allclose(np.load(tmp_path / "y.npy"), x.transpose(order), atol=1e-3)
