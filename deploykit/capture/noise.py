@@ -21,8 +21,8 @@ JUDGED = {"real", "in range"}
 SINGLE_ROWS = 32
 """Rows evaluated one by one for the noise: enough for an RMSE, cheap for a large model."""
 
-FEW_ROWS = 4
-"""The same for the many cases outside the distribution that the model is made for."""
+DEGENERATE = "constant"
+"""Rows that are all alike: what noise the model has on ordinary inputs says little about them."""
 
 HALF_ELEMENTS = 1 << 19
 """Input elements evaluated in half precision, which CPUs emulate: a second per image for a ResNet-18."""
@@ -41,7 +41,12 @@ class NoiseFloor:
         self._channels_last = self._takes_channels_last(example)
 
     def of(self, inputs: CaseInputs, expected: Feeds, expected64: Feeds) -> dict[str, Noise]:
-        """Noise per output of `expected64`."""
+        """Noise per output of `expected64`.
+
+        The many other cases are held to the judged ones' noise: their own is what eager as given shows, and no more.
+        """
+        if inputs.input_class not in JUDGED and inputs.input_class != DEGENERATE:
+            return {name: Noise(rmse(expected[name], exact)) for name, exact in expected64.items() if name in expected}
         with _one_thread():  # one row leaves nothing to share out, and waiting for idle threads is what costs there
             single_thread = arrays(call(self._copies.original, inputs.inputs))
             evaluations = [expected, single_thread, *self._one_by_one(inputs, expected64)]
@@ -57,8 +62,8 @@ class NoiseFloor:
         return noise
 
     def _in_half(self, inputs: CaseInputs, expected64: Feeds) -> tuple[Feeds, Feeds]:
-        """Eager half and float64 on the first rows; empty where it cannot, or for mere sizes."""
-        if not self._half or inputs.input_class == "shapes":
+        """Eager half and float64 on the first rows; empty where it cannot."""
+        if not self._half:
             return {}, {}
         per_row = sum(array[:1].size for array in inputs.inputs.values() if array.ndim)
         count = max(1, HALF_ELEMENTS // max(1, per_row))
@@ -74,7 +79,7 @@ class NoiseFloor:
         """Eager one sample at a time over the first rows; empty where a sample alone is another question."""
         if inputs.rows is None or inputs.rows < 2 or not self._independent(inputs, expected64):
             return []
-        rows = min(inputs.rows, SINGLE_ROWS if inputs.input_class in JUDGED else FEW_ROWS)
+        rows = min(inputs.rows, SINGLE_ROWS)
         singles = [arrays(call(self._copies.original, _rows(inputs.inputs, slice(i, i + 1)))) for i in range(rows)]
         return [{name: np.concatenate([one[name] for one in singles]) for name in expected64}]
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from deploykit.bundle import Bundle, Manifest, VariantRecord
 from deploykit.errors import DeploykitError, UsageError, WorkError
 from deploykit.isolation import Pool
-from deploykit.parity.scale import IN_DISTRIBUTION
+from deploykit.parity.values import ORDINARY
 from deploykit.pipeline.quantized import Ranked, rank
 from deploykit.progress import Progress
 
@@ -35,6 +35,9 @@ LEAST_GAIN_DB = 0.1
 
 MAX_IDLE = 2
 """Rounds in a row that may bring nothing: a neighbour left in integers can make one node in float useless."""
+
+MOST_DB = 400.0
+"""More than float64 can tell apart."""
 
 MAX_ROUNDS = 6
 """Nodes double from round to round, so this reaches 32 times as many as the ranking said."""
@@ -192,13 +195,18 @@ class Search:
         judged = tuple(
             case.id
             for case in self.gate.records
-            if case.input_class in (*IN_DISTRIBUTION, "shapes") and case.gate == "full" and not case.layout
+            if case.input_class in ORDINARY and case.gate == "full" and not case.layout
         )
         with tempfile.TemporaryDirectory(prefix="deploykit-") as folder:
             answers = self.gate.answers(record, artifact, self.pool, Path(folder), cases=judged)
             judge = self.gate.judged(record, answers)
         found = [check.value for check in judge.checks if check.metric == "centred_sqnr_db" and check.value is not None]
-        return min(found, default=None)
+        return min((_told(value) for value in found), default=None)
+
+
+def _told(value_db: float) -> float:
+    """A number that a manifest can hold: NaN is as bad as it gets."""
+    return -MOST_DB if math.isnan(value_db) else max(-MOST_DB, min(value_db, MOST_DB))
 
 
 def _enough(ranked: tuple[Ranked, ...], value: float, target: float) -> int:

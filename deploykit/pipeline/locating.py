@@ -229,8 +229,8 @@ class _Search:
         if "after" in found:
             fall = f"{float(found['before']):.2g} to {float(found['after']):.2g}"
             texts.append(f"put right, the outputs' relative error falls from {fall}")
-        elif found["others"]:
-            texts.append(f"{found['others']} more behind it")
+        if others := found["others"]:
+            texts.append(f"bad on their own, too: {', '.join(others[:3])}{'…' * (len(others) > 3)}")
         texts += found["notes"]
         place = self._place(value, Location("CONVERSION", value, operator))
         return replace(place, born=found["born"], evidence="; ".join(texts), reproducer=found.get("reproducer"))

@@ -20,7 +20,7 @@ from deploykit.signature import Feeds
 TRIED = 5
 """Suspects that are put right one after another to see which of them makes the outputs wrong."""
 
-MENDED = 0.1
+MENDED = 0.01
 """A suspect explains the failure when putting it right takes the outputs' error below this part of what it was."""
 
 
@@ -133,14 +133,18 @@ def find(**task: Any) -> dict[str, Any]:
 def _by_noise(tried: born.Tried, expected: dict[str, Any]) -> dict[str, Any] | None:
     """The first suspect that explains the outputs' error, else the first one; None when no value is bad on its own."""
     suspects = search.suspects(tried.deviations())
+    if not suspects:
+        return None
     before = bisect.off(expected, tried.outputs())
+    found: dict[str, Any] = {"before": before}
+    chosen = suspects[0]
     for suspect in suspects[:TRIED]:
         after = bisect.off(expected, tried.outputs((suspect.value,)))
         if after <= MENDED * before:
-            return _found(suspect, born_here=True) | {"before": before, "after": after}
-    if not suspects:
-        return None
-    return _found(suspects[0], born_here=True) | {"before": before, "others": len(suspects) - 1}
+            chosen, found["after"] = suspect, after
+            break
+    found["others"] = [entry.value for entry in suspects if entry is not chosen]
+    return found | _found(chosen, born_here=True)
 
 
 def _by_decibels(tried: born.Tried, minimum: float) -> dict[str, Any] | None:

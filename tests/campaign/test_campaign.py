@@ -41,6 +41,7 @@ EXPECTED = {
     **{f"L-{n}": ("shapes", "full", "", "", True) for n in (2, 3, 5, 16)},
     **dict.fromkeys(("zeros", "ones", "constants", "one-hot"), ("constant", "full", "", "", False)),
     **dict.fromkeys(("times-1", "times0.5", "times3", "times10"), ("straddle", "accurate", "", "", False)),
+    **dict.fromkeys(("example-times-1", "example-times10"), ("straddle", "accurate", "", "", False)),
     **dict.fromkeys(("min-max", "times1e4", "times1e-6", "subnormal"), ("extreme", "accurate", "", "", False)),
     **{f"{v}-{e}": ("non-finite", "pattern", "", "", False) for v in ("nan", "inf") for e in ("element", "row")},
     **{f"int-{name}": ("integers", "full", "", "", True) for name in ("highest", "negative")},
@@ -88,7 +89,7 @@ def test_the_seed_decides_everything(signature):
     assert {case.seed for case in first} == {1}
     for one, same in zip(first, again, strict=True):
         assert np.array_equal(one.inputs["x"], same.inputs["x"], equal_nan=True)
-    fixed = {"example", "again", "zeros", "ones", "one-hot", "batch-0"}
+    fixed = {"example", "example-times-1", "example-times10", "again", "zeros", "ones", "one-hot", "batch-0"}
     drawn = [(a, b) for a, b in zip(first, other, strict=True) if a.id not in fixed]
     assert all(not np.array_equal(a.inputs["x"], b.inputs["x"], equal_nan=True) for a, b in drawn)
 

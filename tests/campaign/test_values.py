@@ -66,6 +66,13 @@ def test_straddling_inputs_are_real_rows_times_a_factor(real):
         assert np.array_equal(found[name]["x"], base * np.float32(factor)), name
 
 
+def test_the_example_itself_is_multiplied_at_its_own_size(signature):
+    example = {"x": np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)}
+    found = asked(signature, example)
+    for name, factor in (("example-times-1", -1), ("example-times10", 10)):
+        assert np.array_equal(found[name]["x"], example["x"] * np.float32(factor))
+
+
 def test_extreme_inputs(real):
     found = asked(THREE, {"x": np.ones((2, 3), np.float32)}, real)
     base = real.real["x"][:8]

@@ -37,6 +37,7 @@ def test_floor_at_exact_multiples_has_both_sides():
         lambda m, x: x.ceil(),
         lambda m, x: (x + 0.5).round(),
         lambda m, x: x.trunc() * 7,
+        lambda m, x: 100 * x + x.floor(),  # 0.4 % of what the output is
         lambda m, x: torch.fmod(x, 1.0),
         lambda m, x: torch.where(x >= 1.0, x + 5, x),
         lambda m, x: torch.bucketize(x, torch.tensor([0.5, 1.0])).float(),
@@ -70,6 +71,7 @@ def test_a_comparison_and_what_is_counted_from_it_jump_too(function, dtype):
         lambda m, x: (x * 500).tanh(),  # steep, and no step
         lambda m, x: x.softmax(-1),
         lambda m, x: (20 * x).exp(),
+        lambda m, x: (100 * x).sin(),
         lambda m, x: x.abs(),  # a bend is no jump
         lambda m, x: x.relu(),
         lambda m, x: x * (x > 0.6),  # a comparison with nothing on its edge

@@ -112,6 +112,7 @@ def test_rules_about_cases_are_about_full_precision():
         ({"swapped": "a carries b"}, "OUTPUT_ORDER"),
         ({"inputs_swapped": "q carries k"}, "INPUT_ORDER"),
         ({"stage": "RUNTIME"}, "RUNTIME_FUSION"),
+        ({"narrowed": "int32"}, "INT_NARROWING"),
         ({"stage": "CONVERSION"}, "VALUE_MISMATCH"),
         ({"swapped": "a carries b", "inputs_swapped": "q carries k", "stage": "RUNTIME"}, "OUTPUT_ORDER"),
         ({"inputs_swapped": "q carries k", "stage": "RUNTIME"}, "INPUT_ORDER"),
@@ -166,6 +167,7 @@ def test_forms_and_errors_are_diagnosed_like_values(code):
         ({"zeros": 1e3, "gaussian": 10.1}, False),
         ({"zeros": 1e3, "ones": 20.0, "gaussian": 10.0}, False),  # the mildest of the constants counts
         ({"zeros": None, "gaussian": 50.0}, True),
+        ({"zeros": None, "ones": 20.0, "gaussian": 10.0}, True),  # but for NaN where eager has a number
         ({"zeros": None, "gaussian": None}, False),  # NaN everywhere
         ({"zeros": 1e3, "nan-row": None, "min-max": 1e3}, True),  # these are degenerate as well
         ({"nan-row": None}, False),
@@ -199,7 +201,12 @@ def test_every_other_size_is_wrong_so_a_dim_is_fixed():
 
 def test_some_other_sizes_are_right_so_a_guard_was_lost():
     assert found(OTHER - {"batch-7"}) == "GUARD_LOST"
-    assert found({"batch-64"}) == "GUARD_LOST"
+    assert found({"batch-64", "gaussian", "uniform"}) == "GUARD_LOST"
+    assert found({"batch-7"}) == "GUARD_LOST"
+
+
+def test_a_size_that_is_right_with_some_values_and_wrong_with_others_is_not_to_blame():
+    assert found({"batch-64"}) == found({"batch-64", "gaussian"}) == "CONTROL_FLOW_BAKED"
 
 
 def test_sizes_are_to_blame_only_when_the_examples_size_is_right_on_other_values():

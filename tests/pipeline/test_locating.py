@@ -206,15 +206,14 @@ def test_a_reproducer_passes_once_the_fault_is_mended(sound, pool, tmp_path):
     assert reproduced(place) == 0
 
 
-def test_of_two_faults_the_first_is_told_and_the_other_counted(sound, pool, tmp_path):
+def test_of_two_faults_the_one_that_explains_the_outputs_is_told_and_the_other_named(sound, pool, tmp_path):
     def both(model):
-        operator("act_2", "Sigmoid")(model)
-        operator("act_8", "Sigmoid")(model)
+        operator("act_6", "Sigmoid")(model)
+        operator("act_9", "Tanh")(model)
 
     place = foreign(sound, both, pool, tmp_path)
-    assert (place.value, place.born) == ("act_2", True)
-    assert "1 more behind it" in place.evidence
-    assert "falls" not in place.evidence
+    assert (place.value, place.born) == ("act_9", True)
+    assert "bad on their own, too: act_6" in place.evidence
 
 
 def test_a_file_with_names_of_its_own_has_a_stage_and_says_why_no_more(sound, pool, tmp_path):

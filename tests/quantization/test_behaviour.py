@@ -37,6 +37,14 @@ def test_a_file_that_is_half_quantized(made):
     assert check.value == pytest.approx(160 / 928)
 
 
+@pytest.mark.parametrize("kind", ["fp16", "int8-static", "int8-dynamic"])
+def test_a_kept_node_keeps_its_weight(kind, made):
+    graph = Graph.load(made("mlp", kind, "up"))
+    assert coverage.measure(graph, kind).converted == 160
+    kinds = {graph.kind(name) for name, _ in graph.constants() if name.startswith("up.weight")}
+    assert kinds == {"float"}
+
+
 def test_what_is_kept_in_float_on_purpose_may_be_half(made):
     options = {"keep_float": ["down", "c1"]}
     (kept,) = coverage.check(Graph.load(made("mlp", "int8-static", "down")), "int8-static", options)

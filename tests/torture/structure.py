@@ -15,6 +15,8 @@ from torture.baked import legacy
 from torture.healthy import classifier
 from torture.known import PASS, Edit, Expected, Foreign, Known, Made, fails, of, unmade, warns
 
+from deploykit.quiet import quiet
+
 
 class Pair(nn.Module):
     """Two inputs of one shape, two outputs of one shape: nothing but the values tells them apart."""
@@ -257,6 +259,39 @@ def data_left_behind(made: Made, target: Path) -> None:
     (target.parent / "weights.bin").unlink()
 
 
+def never_empty(model: onnx.ModelProto) -> None:
+    """An empty batch comes out with one row of zeros."""
+    output = model.graph.output[0].name
+    appended("Identity")(model)
+    model.graph.node.pop()
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0]), "no_pad"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1]), "one_row"))
+    model.graph.node.extend(
+        [
+            helper.make_node("Shape", [f"{output}_before"], ["rows"], start=0, end=1),
+            helper.make_node("Sub", ["one_row", "rows"], ["missing_rows"]),
+            helper.make_node("Max", ["missing_rows", "no_pad"], ["rows_to_add"]),
+            helper.make_node("Concat", ["no_pad", "no_pad", "rows_to_add", "no_pad"], ["pads"], axis=0),
+            helper.make_node("Pad", [f"{output}_before", "pads"], [output]),
+        ]
+    )
+
+
+def strides_ignored(made: Made, target: Path) -> None:
+    """Reads the first input as if it lay in memory row by row, whatever its strides say."""
+
+    class Raw(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = made.module
+
+        def forward(self, x):
+            return self.net(torch.as_strided(x, [x.shape[0], 24], [24, 1]))
+
+    with quiet(), torch.no_grad():
+        torch.jit.save(torch.jit.trace(Raw().eval(), made.inputs, check_trace=False), target)
+
+
 def over_the_batch(model: onnx.ModelProto) -> None:
     """Every sample is pushed away from its batch's mean; one alone is right."""
     output = model.graph.output[0].name
@@ -303,6 +338,8 @@ FOREIGN = (
     Foreign("O-shape", pair, fails("SHAPE_MISMATCH"), unsqueezed),
     Foreign("D-input-fixed", classifier, FIXED, input_fixed(2)),
     Foreign("D-batch-reshaped", classifier, FIXED, batch_reshaped),
+    Foreign("D-never-empty", twice, fails("OUT_OF_RANGE"), never_empty),
+    Foreign("L-strides-ignored", twice, fails("LAYOUT_UNCHECKED"), write=strides_ignored),
     Foreign("D-over-the-batch", classifier, fails("BATCH_DEPENDENCE"), over_the_batch),
     Foreign("S-noise-in-the-graph", pair, fails("STATE_LOST"), noisy),
     Foreign("T47-stored-twice", twice, warns("WEIGHTS_DUPLICATED"), stored_twice),

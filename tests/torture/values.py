@@ -14,6 +14,7 @@ from torture.known import PASS, Build, Foreign, Known, Made, fails, of, unmade, 
 
 DROPPED = fails("CONSTANT_DROPPED")
 WRONG = fails("VALUE_MISMATCH")
+FUSED = fails("RUNTIME_FUSION")
 NAN = fails("NAN_PATTERN")
 EITHER = warns("NAN_PATTERN")  # infinite or not a number: which of the two, the order of sums decides
 KEEP = {"onnx": {"optimize": False}}
@@ -203,6 +204,9 @@ KNOWN = (
     Known("H-buckets", of(lambda x: torch.bucketize(x, torch.tensor([-1.0, 0.0, 1.0])), 6)),
     Known("V-small-logarithm", of(lambda x: torch.log1p(x.abs() * 1e-6), 6), {"onnx": WRONG}),
     Known("V-small-exponential", of(lambda x: torch.expm1(x * 1e-6), 6), {"onnx": WRONG}),
+    # the engine takes 1.4142 for the root of two and fuses: right as it is written, wrong as it runs
+    Known("R-gelu-with-a-rounded-root", of(lambda x: x * (1.0 + torch.erf(x / 1.4142)) * 0.5, 6), {"onnx": FUSED}),
+    Known("H-gelu-by-hand", of(lambda x: x * (1.0 + torch.erf(x / 2.0**0.5)) * 0.5, 6)),
     Known("H-double", of(lambda x: torch.sin(x) * 0.25, inputs=torch.randn(2, 6).double())),
     # torch.onnx takes the constant through float32
     Known("V-double-constant", of(lambda x: torch.sin(x) * 1e-3, inputs=torch.randn(2, 6).double()), {"onnx": WRONG}),
