@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import resource
 import shutil
 import subprocess
@@ -221,7 +220,7 @@ def main() -> None:
             sound = Path(name) / net
             source = f"python:{HERE / 'localization_nets.py'}:{net}"
             argv = [sys.executable, "-m", "deploykit", "export", source, "-o", str(sound), "--quiet"]
-            subprocess.run([*argv, "--variants", "torch-export,onnx"], check=True, env=dict(os.environ))
+            subprocess.run([*argv, "--variants", "torch-export,onnx"], check=True, stdout=subprocess.DEVNULL)
             result["healthy"][net] = healthy(sound, pool)
             todo = list(faults(sound / "variants/onnx/model.onnx"))[::step]
             for kind, value, edit in todo:

@@ -45,6 +45,7 @@ class Draw:
     batch: int = field(init=False)
     cap: int = field(init=False)
     few: int = field(init=False)
+    first_real: str = field(init=False, default="real")
     row: int = field(init=False)
     _cases: int = field(init=False, default=0)
 

@@ -82,13 +82,15 @@ def neighbours(source: Draw) -> Iterator[CaseInputs]:
         return
     base = source.some()  # two rows at least, since there is room for two
     order = source.generator().permutation(len(next(iter(base.values()))))
-    yield source.case("permuted", "sequence", "full", take(base, order))
+    # the first real sample was asked among all others already
+    real = "" if source.samples is None else f"first-row-of:{source.first_real}"
     if source.dim(source.signature.batch_dim).min <= 1:
-        yield source.case("alone", "sequence", "full", take(base, slice(0, 1)))
-        yield source.case("beside-mates", "sequence", "full", base, relation="first-row-of:alone")
-        if source.has_floats:
-            loud = scaled_rest(base, OUTLIER)
-            yield source.case("beside-outlier", "outlier", "accurate", loud, relation="first-row-of:alone")
+        yield source.case("alone", "sequence", "full", take(base, slice(0, 1)), relation=real)
+    yield source.case("beside-mates", "sequence", "full", base, relation="first-row-of:alone")
+    yield source.case("permuted", "sequence", "full", take(base, order), relation="permutes:beside-mates")
+    if source.has_floats:
+        loud = scaled_rest(base, OUTLIER)
+        yield source.case("beside-outlier", "outlier", "accurate", loud, relation="first-row-of:alone")
 
 
 def again(source: Draw) -> CaseInputs:

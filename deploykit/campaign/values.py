@@ -47,6 +47,7 @@ def _real(source: Draw) -> Iterator[CaseInputs]:
         dim = source.dim(source.signature.batch_dim)
         step, least = max(dim.min, min(rows, dim.max)), dim.min
     parts = [part for part in batches(whole, step) if len(next(iter(part.values()))) >= least]
+    source.first_real = "real" if len(parts) == 1 else "real-0"
     for index, part in enumerate(parts):
         size = len(next(iter(part.values())))
         cut = None if labels is None else labels[index * step : index * step + size]

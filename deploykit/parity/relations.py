@@ -18,6 +18,12 @@ from deploykit.signature import Feeds
 REPEATS = 2.0**-20
 """Share of the output's RMS by which two calls with the same input may differ: threads sum in another order."""
 
+OWN_MOVE = 1e-3
+"""Share of the output's spread by which eager's own answer moves with its batch before it counts as batch-dependent."""
+
+EQUIVARIANT = 0.02
+"""Share of the output's spread by which answers may differ when the batch comes in another order."""
+
 
 @dataclass
 class Relations:
@@ -25,11 +31,13 @@ class Relations:
 
     Attributes:
         wanted: ids of the cases that some other case is related to.
+        equivariant: whether a batch in another order gives the same answers in that order; True until one does not.
     """
 
     scale: Scale
     ledger: Ledger
     wanted: frozenset[str]
+    equivariant: bool = True
     _kept: dict[str, tuple[Case, Feeds]] = field(default_factory=dict)
 
     def add(self, case: Case, answer: Feeds, budget_of: Callable[[str], Budget]) -> None:
@@ -44,6 +52,8 @@ class Relations:
                     self._repeats(case, name, earlier[name], actual)
                 elif kind == "first-row-of":
                     self._first_row(before, case, name, (earlier[name], actual), budget_of(name))
+                elif kind == "permutes":
+                    self._permutes(before, case, name, (earlier[name], actual))
         if case.id in self.wanted:
             self._kept[case.id] = (case, answer)
 
@@ -57,20 +67,34 @@ class Relations:
         reason = "the same input again gives the same answer" if verdict == "pass" else "the session remembers calls"
         self.ledger.mark(case, name, verdict, "STATE_LOST", "repeat_difference", value, REPEATS, reason)
 
+    def _permutes(self, before: Case, case: Case, name: str, answers: tuple[np.ndarray, np.ndarray]) -> None:
+        """Rows found again by their inputs must have their answers: else neighbours are mixed up, not felt."""
+        plain, mixed = answers
+        spread = self.scale.spread.get(name, 0.0)
+        if plain.shape != mixed.shape or plain.shape[:1] != (before.rows,) or plain.dtype.kind != "f":
+            return
+        place = {_row(before, row): row for row in range(before.rows or 0)}
+        order = [place.get(_row(case, row), row) for row in range(before.rows or 0)]
+        with np.errstate(invalid="ignore"):
+            moved = compare.rms(mixed.astype(np.float64) - plain[order])
+        self.equivariant = self.equivariant and moved <= EQUIVARIANT * spread
+
     def _first_row(
         self, before: Case, case: Case, name: str, answers: tuple[np.ndarray, np.ndarray], budget: Budget
     ) -> None:
         """How far the first row moved with its company, beyond what eager's does, in parts of the output's spread."""
         alone, company = answers
-        signal = self.scale.signal.get(name, 0.0)
+        spread = self.scale.spread.get(name, 0.0)
         rows_fit = alone.shape[:1] == (before.rows,) and company.shape[:1] == (case.rows,)
-        if not rows_fit or alone.dtype.kind != "f" or alone.shape[1:] != company.shape[1:] or not signal:
+        if not rows_fit or alone.dtype.kind != "f" or alone.shape[1:] != company.shape[1:] or not spread:
             return
         if not (np.isfinite(alone[0]).all() and np.isfinite(company[0]).all()):
             return
         eager = truth(case, name)[0] - truth(before, name)[0]
+        if compare.rms(eager) > OWN_MOVE * spread:  # eager mixes its batch itself: values say whether that is kept
+            return
         moved = (company[0].astype(np.float64) - alone[0]) - eager
-        value = compare.rms(moved) / signal
+        value = compare.rms(moved) / spread
         verdict: CheckVerdict = "pass"
         reason = "a sample does not feel the rest of its batch"
         if not value <= budget.max_mates:
@@ -79,3 +103,7 @@ class Relations:
             verdict = "warn" if loud else "fail"
             reason = f"the first sample's answer moves by {value:.1%} of the output's spread with its neighbours"
         self.ledger.mark(case, name, verdict, "BATCH_DEPENDENCE", "moves_with_batch", value, budget.max_mates, reason)
+
+
+def _row(case: Case, row: int) -> bytes:
+    return b"".join(array[row : row + 1].tobytes() for array in case.inputs.values())

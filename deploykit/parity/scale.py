@@ -32,18 +32,21 @@ class Scale:
     Attributes:
         signal: centred RMS of the float64 answer, the largest: what depends on the input.
         noise: eager's own fp32 RMSE relative to the RMS of its answer, the largest.
+        spread: the median row's distance from the median answer, RMS: like `signal`, but an outlier does not count.
         classifier: the output whose largest element is the decision; None where there is none.
     """
 
     signal: dict[str, float]
     noise: dict[str, float] = field(default_factory=dict)
     classifier: str | None = None
+    spread: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, cases: Iterable[Case]) -> Scale:
         """The scale of a reference; cases of other classes are passed over."""
         signal: dict[str, float] = {}
         noise: dict[str, float] = {}
+        spread: dict[str, float] = {}
         classifier, first = None, True
         for case in cases:
             if case.input_class not in IN_DISTRIBUTION:
@@ -53,9 +56,10 @@ class Scale:
             for name in (name for name, array in case.expected.items() if array.dtype.kind == "f"):
                 exact = truth(case, name)
                 signal[name] = max(signal.get(name, 0.0), compare.centred_rms(exact, case.rows))
+                spread[name] = max(spread.get(name, 0.0), _typical(exact, case.rows))
                 own, level = case.noise.get(name, Noise(None)).fp32 or 0.0, compare.rms(exact)
                 noise[name] = max(noise.get(name, 0.0), own / level if level else 0.0)
-        return cls(signal, noise, classifier)
+        return cls(signal, noise, classifier, spread)
 
     def signal_of(self, case: Case, name: str) -> float:
         """The signal an error is compared with: the case's own where it has rows enough, at least the judged one."""
@@ -79,6 +83,14 @@ class Scale:
         if case.input_class == "extreme":
             own = max(own, UNDERFLOW)
         return max(own, floor) if strong else 4.0 * floor
+
+
+def _typical(exact: NDArray[np.generic], rows: int | None) -> float:
+    """The median over rows of a row's RMS distance from the elementwise median; 0.0 without rows to compare."""
+    if rows is None or rows < 2 or exact.shape[:1] != (rows,) or not np.isfinite(exact).all():
+        return 0.0
+    apart = (exact.astype(np.float64) - np.median(exact.astype(np.float64), axis=0)).reshape(rows, -1)
+    return float(np.median(np.sqrt(np.mean(apart**2, axis=1)))) if apart.size else 0.0
 
 
 def is_small(case: Case, size: int) -> bool:

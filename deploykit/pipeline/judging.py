@@ -157,6 +157,7 @@ class Gate:
             self.budget(record),
             {name: budget_for(record.precision, self.provider, self.limits, name) for name in changed},
             frozenset(case.relation.partition(":")[2] for case in self.records),
+            tuple(dict.fromkeys(c.relation.partition(":")[2] for c in self.records if c.relation.startswith("mask:"))),
             self.bundle.manifest.reference.index_outputs,
             swallows,
         )

@@ -306,7 +306,7 @@ class _Search:
 
     @property
     def _target(self) -> str | None:
-        return str((self.reproduce / self.record.name).absolute()) if self.reproduce else None
+        return str(self.reproduce / self.record.name) if self.reproduce else None
 
     @cached_property
     def lines(self) -> Lines:

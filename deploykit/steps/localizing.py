@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ def _described(tried: born.Tried, value: str, wanted: Task, lines: Lines) -> dic
     nodes = [graph.nodes[index] for index in region]
     named, notes, missing = nodes, [], []
     if wanted.minimum_db is not None:
-        pass
+        named = [node for node in nodes if node.op_type not in _WRAPPING] or nodes
     elif wanted.sound:
         sound = Graph.load(Path(wanted.sound))
         notes = evidence.changes(graph, sound, value)
@@ -174,16 +175,31 @@ def _described(tried: born.Tried, value: str, wanted: Task, lines: Lines) -> dic
     else:
         wrong = evidence.weights(graph, region, _weights(wanted.weights), lines.of(value).parameters)
         named, notes = [node for node in nodes if set(node.input) & wrong.keys()] or nodes, list(wrong.values())
-        shown = {captured: name for name, captured in lines.values.items()}
-        gone = [name for name in lines.of(value).reads if name in shown and shown[name] not in graph.values]
-        before = {name: {shown.get(n, n) for n in lines.captured[name].reads} for name in gone}
-        missing = [[shown[name], lines.captured[name].operator] for name in gone if taken & before[name]]
+        missing = _passed_by(lines, value, graph, taken)
     return {
         "operator": "+".join(dict.fromkeys(node.op_type for node in named)),
         "nodes": [node.name for node in named],
         "notes": notes,
         "missing": missing,
     }
+
+
+def _passed_by(lines: Lines, value: str, graph: Graph, taken: set[str]) -> list[list[str]]:
+    """Values that the captured operator reads and the graph has not, though it has what they are computed from."""
+    shown = {captured: name for name, captured in lines.values.items()}
+
+    @cache
+    def read(name: str) -> frozenset[str]:
+        """Captured values with a name in the graph; the converter swallows others (a convolution in its batch-norm)."""
+        direct = lines.captured[name].reads if name in lines.captured else ()
+        return frozenset(n for n in direct if n in shown).union(*(read(n) for n in direct if n not in shown))
+
+    gone = [name for name in sorted(read(lines.values[value])) if shown[name] not in graph.values]
+    return [[shown[n], lines.captured[n].operator] for n in gone if taken & {shown[other] for other in read(n)}]
+
+
+_WRAPPING = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast"}
+"""What a change of precision puts around an operator."""
 
 
 def _weights(path: str) -> Feeds:

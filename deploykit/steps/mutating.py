@@ -17,6 +17,6 @@ def plan(artifact: str, runtime: str, precision: str, seed: int, count: int, row
 
 
 def one(artifact: str, runtime: str, folder: str, site: dict[str, Any]) -> dict[str, Any]:
-    """Write one mutant into `folder`, over the one before it: its `path`, relative `change`, and `place` as people know it."""
+    """Write one mutant into `folder`, over the one before it: `path`, relative `change`, and `place` in words."""
     made = make.one(Path(artifact), runtime, Path(folder), Site(**site))
     return {"path": str(made.path), "change": made.change, "place": made.place}

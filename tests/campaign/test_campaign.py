@@ -48,7 +48,7 @@ EXPECTED = {
     "ties": ("ties", "full", "", "", False),
     **{f"mask-{kind}": ("masks", "full", "", "mask:mask", True) for kind in ("none", "right", "left", "row")},
     **{f"layout-{kind}": ("layout", "full", kind, "", False) for kind in ("transposed", "strided", "expanded")},
-    "permuted": ("sequence", "full", "", "", False),
+    "permuted": ("sequence", "full", "", "permutes:beside-mates", False),
     "alone": ("sequence", "full", "", "", False),
     "beside-mates": ("sequence", "full", "", "first-row-of:alone", False),
     "beside-outlier": ("outlier", "accurate", "", "first-row-of:alone", False),

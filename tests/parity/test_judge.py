@@ -116,7 +116,7 @@ SABOTAGE = {
     "a sign flipped": (with_weight(scaled((3, 0), -1.0)), "VALUE_MISMATCH", "is in column 0"),
     "an input feature ignored": (with_weight(scaled((4, slice(None)), 0.0)), "VALUE_MISMATCH", "largest difference"),
     "class columns swapped": (on_answer(lambda y: y[:, [1, 0, 2]]), "VALUE_MISMATCH", "largest difference"),
-    "a constant output": (on_answer(lambda y: np.full_like(y, np.nanmean(y) if y.size else 0.0)), "VALUE_MISMATCH", "largest difference"),
+    "a constant output": (on_answer(lambda y: np.full_like(y, 0.25)), "VALUE_MISMATCH", "largest difference"),
     "rows of the batch mixed": (on_answer(lambda y: np.roll(y, 1, axis=0)), "VALUE_MISMATCH", "largest difference"),
     "rows in reverse": (on_answer(lambda y: y[::-1].copy()), "VALUE_MISMATCH", "largest difference"),
     "one column x 1.001": (
@@ -346,7 +346,7 @@ def test_reduced_precision_that_is_exact_on_zeros_is_not_suspicious(cases):
 def test_sabotage_fails_in_reduced_precision_too(cases, precision):
     for candidate in (
         on_answer(lambda y: y[:, [1, 0, 2]]),
-        on_answer(lambda y: np.full_like(y, np.nanmean(y) if y.size else 0.0)),
+        on_answer(lambda y: np.full_like(y, 0.25)),
         on_answer(lambda y: np.broadcast_to(y[:1], y.shape).copy()),
         on_answer(lambda y: np.roll(y, 1, axis=0)),
     ):

@@ -317,3 +317,52 @@ def test_a_search_that_breaks_says_so_and_the_verdict_stands(sound, pool, tmp_pa
         place = locate(gate, record, artifact, Broken(), report, trusted=True, reproduce=None)
     assert (place.stage, place.value) == ("CONVERSION", "")
     assert "the search failed on few: no process could be started" in place.evidence
+
+
+def quantized(bundle: Bundle, target: Path) -> None:
+    """The bundle's onnx with 8-bit weights and activations."""
+    from deploykit import registry
+
+    feeds = [bundle.case(record).inputs for record in bundle.manifest.reference.cases]
+    registry.load("transforms", "int8-static")().apply(bundle.file_of("onnx"), target, feeds)
+
+
+def test_a_broken_scale_is_where_the_signal_drowns(sound, pool, tmp_path):
+    artifact = tmp_path / "model.onnx"
+    quantized(sound, artifact)
+    model = onnx.load(artifact)
+    scale = next(tensor for tensor in model.graph.initializer if tensor.name == "4.weight_scale")
+    array = numpy_helper.to_array(scale)
+    scale.CopyFrom(numpy_helper.from_array(array * np.float32(9), scale.name))
+    artifact.write_bytes(model.SerializeToString())
+    record = VariantRecord(
+        name="theirs", status="ready", made_by="elsewhere", precision="int8-static", runtime="onnxruntime"
+    )
+    place = located(sound, record, artifact, pool, tmp_path / "reproduce")
+    assert (place.stage, place.value, place.operator, place.born) == ("QUANTIZATION", "linear_4", "Gemm", True)
+    assert "is under 15 dB; on the inputs of onnx alone" in place.evidence
+    assert place.reproducer is None
+
+
+def test_a_branch_that_tracing_took_is_at_its_line(cli, pool, tmp_path):
+    (tmp_path / "branch.py").write_text(
+        "import torch\n"
+        "from torch import nn\n\n\n"
+        "class Branch(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.layer = nn.Linear(6, 3)\n\n"
+        "    def forward(self, x):\n"
+        "        y = self.layer(x)\n"
+        "        return torch.relu(y) if x.sum() > 0 else y\n\n\n"
+        "def build():\n"
+        "    torch.manual_seed(0)\n"
+        "    return Branch(), torch.rand(2, 6)\n"
+    )
+    source = f"python:{tmp_path}/branch.py:build"
+    done = cli("export", source, "-o", tmp_path / "branch", "--variants", "torchscript")
+    assert done.returncode == 0, done.stderr
+    bundle = Bundle(tmp_path / "branch")
+    record = bundle.manifest.variant("torchscript")
+    place = located(bundle, record, bundle.file_of("torchscript"), pool, tmp_path / "reproduce")
+    assert (place.stage, place.operator, place.source) == ("CAPTURE", "bool", "branch.py:12")

@@ -201,7 +201,8 @@ def simple(module: type[nn.Module], *shape: int, described: tuple[str, ...] = ()
 ALL = ("torchscript", "torch-export", "onnx", "onnx-fp16", "onnx-int8-dynamic", "onnx-int8-static")
 
 KNOWN = (
-    Known("T01-classifier-all-variants", classifier, dict.fromkeys(ALL, PASS)),
+    Known("T01-classifier", classifier),
+    Known("T01-classifier-all-variants", classifier, dict.fromkeys(ALL, PASS), slow=True),
     Known("H-residual", residual, {"onnx": PASS, "onnx-fp16": PASS, "onnx-int8-static": PASS}),
     Known("H-encoder", encoder, {"onnx": PASS, "onnx-int8-dynamic": PASS}),
     Known("H-decoder", decoder),
