@@ -100,6 +100,11 @@ CODES: dict[str, Diagnosis] = {
         "Right when two inputs of the same form change places.",
         "Name inputs at export in forward's order and feed them by name.",
     ),
+    "NAMES_BY_POSITION": Diagnosis(
+        "artifact",
+        "A file made elsewhere has other names than the signature and was asked by position.",
+        "Check the order that the message gives, or name inputs and outputs at export.",
+    ),
     "DTYPE_MISMATCH": Diagnosis(
         "artifact",
         "An output has another dtype than eager's.",

@@ -57,11 +57,13 @@ class Gate:
         bundle: opened and checked.
         provider: full execution provider name.
         limits: changes to the budgets.
+        names: inputs and outputs of variants that have other names than the signature, in its order.
     """
 
     bundle: Bundle
     provider: str = CPU
     limits: dict[str, float] = field(default_factory=dict)
+    names: dict[str, tuple[list[str], list[str]]] = field(default_factory=dict)
 
     @property
     def records(self) -> tuple[CaseRecord, ...]:
@@ -133,16 +135,20 @@ class Gate:
         feed: dict[str, str],
     ) -> Answers:
         signature = self.bundle.manifest.signature
+        own = [spec.name for spec in signature.inputs]
+        outputs = [spec.name for spec in signature.outputs]
+        given, named = self.names.get(record.name, (own, outputs))
         answer: dict[str, Any] = pool.worker(registry.load("runtimes", record.runtime).stack).call(
             "sessions:answer",
             timeout_s=ANSWER_SECONDS,
             runtime=record.runtime,
             artifact=str(artifact),
-            input_names=[spec.name for spec in signature.inputs],
-            output_names=[spec.name for spec in signature.outputs],
+            input_names=given,
+            output_names=outputs,
             settings=asdict(settings),
             cases={case.id: str(self.bundle.path / case.file) for case in cases},
-            feed=feed,
+            feed={name: feed.get(mine, mine) for name, mine in zip(given, own, strict=True)},
+            rename=dict(zip(named, outputs, strict=True)),
             layouts={case.id: case.layout for case in cases if case.layout},
             answers=str(folder),
         )

@@ -21,8 +21,8 @@ from deploykit.pipeline.judging import Answers, Gate
 from deploykit.progress import Progress
 from deploykit.results import EXIT_OF, Check, SelfCheck, VariantReport, VariantVerdict
 
-RECURRENT = ("LSTM", "GRU", "RNN")
-"""ONNX Runtime's kernels of these clamp their activations, and a NaN comes out as a number."""
+SWALLOWING = ("LSTM", "GRU", "RNN", "MaxPool", "GlobalMaxPool")
+"""ONNX Runtime's kernels of these clamp or compare, and a NaN comes out as a number; ONNX leaves that open."""
 
 MAX_ORDERS = 23
 """Orders of inputs that are tried: all of four alike."""
@@ -71,13 +71,14 @@ class Trial:
 
     def _judged(self, record: VariantRecord, artifact: Path) -> VariantReport:
         started = time.perf_counter()
+        renamed = self._names(record, artifact) if record.made_by == "elsewhere" else []
         with tempfile.TemporaryDirectory(prefix="deploykit-") as folder:
             answers = self.gate.answers(record, artifact, self.pool, Path(folder))
             judge = self.gate.judged(record, answers)
-            if _lost_nan(judge) and (kernel := self._recurrent(record, artifact)):
+            if _lost_nan(judge) and (kernel := self._swallowing(record, artifact)):
                 judge = self.gate.judged(record, answers, swallows=kernel)
             extra = quantized.examine(self.gate, record, artifact, self.pool, answers)
-            extra += self._duplicates(record, artifact)
+            extra += [*self._duplicates(record, artifact), *renamed]
             report = conclude(record.name, answers.provider, judge, extra)
             if report.verdict in {"fail", "error"}:
                 return self._explained(record, artifact, report, judge)
@@ -109,15 +110,37 @@ class Trial:
         found = selfcheck.self_check(self.gate, record, artifact, self.pool, answers, examine=examine, seconds=limit)
         self.self_checks.append(found)
 
-    def _recurrent(self, record: VariantRecord, artifact: Path) -> str:
-        """The recurrent operator of an ONNX file, if it has one."""
+    def _swallowing(self, record: VariantRecord, artifact: Path) -> str:
+        """The operator of an ONNX file whose kernel turns NaN into numbers, if it has one."""
         if record.runtime != "onnxruntime":
             return ""
         try:
             found = self.pool.worker("onnxruntime").call("inspecting:onnx_summary", artifact=str(artifact))
         except DeploykitError:
             return ""  # only an excuse is missing: the failure stands
-        return next((name for name in RECURRENT if name in found["operators"]), "")
+        return next((name for name in SWALLOWING if name in found["operators"]), "")
+
+    def _names(self, record: VariantRecord, artifact: Path) -> list[Check]:
+        """Take inputs and outputs of a foreign file by position where it has as many under other names, and say so."""
+        if record.runtime != "onnxruntime":
+            return []
+        try:
+            found = self.pool.worker("onnxruntime").call("inspecting:onnx_names", artifact=str(artifact))
+        except DeploykitError:
+            return []  # opening it will say more
+        signature = self.gate.bundle.manifest.signature
+        inputs, outputs = ([spec.name for spec in specs] for specs in (signature.inputs, signature.outputs))
+        taken = [
+            theirs if set(theirs) != set(own) and len(theirs) == len(own) else own
+            for theirs, own in ((found["inputs"], inputs), (found["outputs"], outputs))
+        ]
+        if taken == [inputs, outputs]:
+            return []
+        self.gate.names[record.name] = (taken[0], taken[1])
+        pairs = [f"{own} from {theirs}" for theirs, own in zip(taken[1], outputs, strict=True) if theirs != own]
+        pairs += [f"{own} to {theirs}" for theirs, own in zip(taken[0], inputs, strict=True) if theirs != own]
+        reason = f"names are not the signature's and were taken by position: {', '.join(pairs)}"
+        return [Check("names", "file", "", "warn", "NAMES_BY_POSITION", "renamed", float(len(pairs)), 0.0, reason)]
 
     def _duplicates(self, record: VariantRecord, artifact: Path) -> list[Check]:
         """A warning where shared weights are stored several times; only looked for where the file is too large."""

@@ -41,6 +41,14 @@ def onnx_summary(artifact: str) -> dict[str, Any]:
     }
 
 
+def onnx_names(artifact: str) -> dict[str, list[str]]:
+    """Names of the `inputs` that have to be fed and of the `outputs`, in the file's order."""
+    graph = _load(artifact).graph
+    stored = {tensor.name for tensor in graph.initializer}
+    inputs = [value.name for value in graph.input if value.name not in stored]
+    return {"inputs": inputs, "outputs": [value.name for value in graph.output]}
+
+
 def weights(artifact: str, weights: str) -> list[str]:
     """Initializers that carry a parameter's name and not its values, in words: the first place to look.
 

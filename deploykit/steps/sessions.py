@@ -23,6 +23,7 @@ def answer(
     answers: str,
     layouts: dict[str, str] | None = None,
     feed: dict[str, str] | None = None,
+    rename: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Run every case; a case that fails is that case's error, the others go on.
 
@@ -35,7 +36,8 @@ def answer(
         cases: case id to the file that holds `inputs/NAME`.
         answers: folder that receives `ID.safetensors` with the outputs, in `order`.
         layouts: how the arrays of a case lie in memory when the engine gets them, where that is not contiguous.
-        feed: inputs that get another input's values: to find out whether two of them changed places.
+        feed: inputs that get the values stored under another name.
+        rename: outputs that are stored under another name than the artifact gives them.
 
     Returns:
         `provider` and `threads` read back, `order` of the output names per case, `errors` per case, `seconds`.
@@ -54,6 +56,7 @@ def answer(
         except DeploykitError as error:
             errors[case] = error_data(error)
             continue
+        outputs = {(rename or {}).get(name, name): array for name, array in outputs.items()}
         save_arrays(outputs, Path(answers) / f"{case}.safetensors")
         order[case] = list(outputs)
     return {

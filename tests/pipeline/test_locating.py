@@ -366,3 +366,19 @@ def test_a_branch_that_tracing_took_is_at_its_line(cli, pool, tmp_path):
     record = bundle.manifest.variant("torchscript")
     place = located(bundle, record, bundle.file_of("torchscript"), pool, tmp_path / "reproduce")
     assert (place.stage, place.operator, place.source) == ("CAPTURE", "bool", "branch.py:12")
+
+
+def test_a_captured_program_with_a_wrong_weight_is_a_capture_fault(tiny_bundle, pool, tmp_path):
+    import torch
+
+    artifact = tmp_path / "model.pt2"
+    program = torch.export.load(str(tiny_bundle / "variants/torch-export/model.pt2"))
+    with torch.no_grad():
+        program.state_dict["second.weight"][2, 5] += 0.5
+    torch.export.save(program, str(artifact))
+    bundle = Bundle(tiny_bundle)
+    record = bundle.manifest.variant("torch-export")
+    place = located(bundle, record, artifact, pool, tmp_path / "reproduce")
+    assert (place.stage, place.operator, place.module) == ("CAPTURE", "linear", "second (Linear)")
+    assert (place.source, place.born) == ("tiny.py:11", True)
+    assert "second.weight[2, 5] is" in place.evidence
