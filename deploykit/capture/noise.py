@@ -123,14 +123,15 @@ def _legitimate(values: list[float], exact: np.ndarray) -> list[float]:
 
 
 def rmse(actual: np.ndarray, exact: np.ndarray) -> float | None:
-    """Root mean square difference to `exact` over the rows that `actual` has; None when nothing finite is left."""
+    """Root mean square difference to `exact` over the rows that `actual` has; None when nothing finite comes out."""
     head = exact[: len(actual)] if exact.ndim else exact
     if head.shape != actual.shape:
         return None
     with np.errstate(all="ignore"):
         error = actual.astype(np.float64) - head
-    finite = error[np.isfinite(error)]
-    return float(np.sqrt(np.mean(finite**2))) if finite.size else None
+        finite = error[np.isfinite(error)]
+        found = float(np.sqrt(np.mean(finite**2))) if finite.size else np.nan
+    return found if np.isfinite(found) else None
 
 
 def _answers_in_half(copies: Copies, example: Feeds) -> bool:

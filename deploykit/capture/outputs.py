@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import torch
 
-from deploykit.capture.calling import call
-from deploykit.errors import WorkError
+from deploykit.capture.calling import call, first_line
+from deploykit.errors import UsageError, WorkError
 from deploykit.model import LoadedModel
-from deploykit.signature import Signature, TensorSpec
+from deploykit.signature import Feeds, Signature, TensorSpec
 
 
 def with_outputs(model: LoadedModel) -> Signature:
@@ -19,6 +20,7 @@ def with_outputs(model: LoadedModel) -> Signature:
 
     Raises:
         WorkError: the model does not take another size along a dim that is declared symbolic.
+        UsageError: BAD_OUTPUT, the number of outputs depends on a size.
     """
     signature = model.signature
     sizes = signature.sizes_of(model.example)
@@ -30,14 +32,11 @@ def with_outputs(model: LoadedModel) -> Signature:
         if grown[dim.name] < dim.min:
             continue
         feeds = {s.name: _resized(model.example[s.name], s.concrete(grown)) for s in signature.inputs}
-        try:
-            second = call(model.module, feeds)
-        except (RuntimeError, ValueError, IndexError) as error:
-            first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-            message = f"eager itself refuses {dim.name}={grown[dim.name]}: {first_line}"
-            raise WorkError(
-                "signature", message, f"declare a fixed size instead of {dim.name}", "DIM_REFUSED"
-            ) from error
+        second = _answered(model, feeds, f"{dim.name}={grown[dim.name]}")
+        if [name for name, _ in second] != [name for name, _ in first]:
+            message = f"forward gives {len(first)} outputs, and {len(second)} at {dim.name}={grown[dim.name]}"
+            hint = "return a fixed number of tensors: stack what belongs together"
+            raise UsageError("model", message, hint, "BAD_OUTPUT")
         for shape, (name, tensor) in zip(shapes, second, strict=True):
             for axis, size in enumerate(tensor.shape):
                 if shape[axis] != size and isinstance(shape[axis], int):
@@ -48,6 +47,15 @@ def with_outputs(model: LoadedModel) -> Signature:
         for (name, tensor), shape in zip(first, shapes, strict=True)
     )
     return replace(signature, outputs=outputs)
+
+
+def _answered(model: LoadedModel, feeds: Feeds, what: str) -> list[tuple[str, torch.Tensor]]:
+    try:
+        return call(model.module, feeds)
+    except Exception as error:  # whatever a module raises: it does not take this size
+        message = f"eager itself refuses {what}: {first_line(error)}"
+        hint = f"declare a fixed size instead of {what.partition('=')[0]}"
+        raise WorkError("signature", message, hint, "DIM_REFUSED") from error
 
 
 def _resized(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -85,10 +85,12 @@ class Close(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.shared, self.own = nn.Linear(16, 1), nn.Linear(16, 5)
+        self.net = nn.Linear(16, 5)
+        with torch.no_grad():
+            self.net.weight.copy_(3.0 * self.net.weight[:1] + 0.02 * self.net.weight)
 
     def forward(self, x):
-        return self.shared(x) * 3.0 + self.own(x) * 0.006
+        return self.net(x)
 
 
 def close() -> Made:

@@ -218,5 +218,6 @@ KNOWN = (
     Known(
         "M-refuses-large-inputs", of(_refuses_large, inputs=torch.zeros(2, 6)), refused="REFERENCE_ERROR", says="2.5"
     ),
+    Known("M-outputs-by-batch", of(list, 6), refused="BAD_OUTPUT"),
     Known("M-no-tensor-comes-out", of(lambda x: (x, "text"), 6), refused="BAD_OUTPUT"),
 )

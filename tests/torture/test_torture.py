@@ -19,13 +19,14 @@ from deploykit.errors import DeploykitError
 from deploykit.results import VariantReport
 
 TESTS = Path(__file__).parents[1]
+SLOW_SECONDS = 1200  # a network of millions of weights, six variants, on two shared cores
 
 
 def parameters(rows: Sequence[Known | Foreign]) -> list:
     """One test per row; a gap of the product is a strict xfail, so that mending it is noticed."""
     found = []
     for row in rows:
-        marks = [pytest.mark.slow] if row.slow else []
+        marks = [pytest.mark.slow, pytest.mark.timeout(SLOW_SECONDS)] if row.slow else []
         if row.gap:
             marks.append(pytest.mark.xfail(strict=True, reason=row.gap))
         found.append(pytest.param(row, id=row.id, marks=marks))

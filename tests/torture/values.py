@@ -16,7 +16,7 @@ DROPPED = fails("CONSTANT_DROPPED")
 WRONG = fails("VALUE_MISMATCH")
 FUSED = fails("RUNTIME_FUSION")
 NAN = fails("NAN_PATTERN")
-EITHER = warns("NAN_PATTERN")  # infinite or not a number: which of the two, the order of sums decides
+EITHER = warns("NAN_PATTERN")  # told and no failure: infinite or not a number, or a kernel known to swallow NaN
 KEEP = {"onnx": {"optimize": False}}
 
 
@@ -176,7 +176,7 @@ KNOWN = (
     Known("T26-argmin", of(lambda x: torch.nan_to_num(x.round()).argmin(-1), 6), {"onnx": warns("TIE")}),
     Known("T27-argmax-over-nan", of(lambda x: x.argmax(-1), 6), {"onnx": NAN}),
     Known("T27-max-over-nan", of(lambda x: x.amax(-1), 6), {"onnx": NAN}),
-    Known("T27-max-pool-over-nan", of(lambda x: F.max_pool1d(x, 2), 3, 6), {"onnx": NAN}),
+    Known("T27-max-pool-over-nan", of(lambda x: F.max_pool1d(x, 2), 3, 6), {"onnx": EITHER}),
     Known("T27-sign-of-nan", of(torch.sign, 6), {"onnx": NAN}),
     Known("T27-length-of-infinity", of(lambda x: F.normalize(x, dim=-1), 6), {"onnx": EITHER}),
     Known("H-clip-over-nan", of(lambda x: F.relu6(torch.maximum(x, x.flip(-1))), 6)),
