@@ -24,7 +24,7 @@ SINGLE_ROWS = 32
 DEGENERATE = "constant"
 """Rows that are all alike: what noise the model has on ordinary inputs says little about them."""
 
-HALF_ELEMENTS = 1 << 19
+HALF_ELEMENTS = 1 << 17
 """Input elements evaluated in half precision, which CPUs emulate: a second per image for a ResNet-18."""
 
 WIDEST = 16.0

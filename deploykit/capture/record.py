@@ -17,6 +17,9 @@ from deploykit.model import LoadedModel
 from deploykit.reference import Case, IndexOutput, Largest, Noise
 from deploykit.signature import Feeds
 
+STEPPED = {"example", "real", "in range", "constant", "straddle", "ties"}
+"""Input classes that are always asked a hair beside: they come first, and steps show in them if anywhere."""
+
 HALF_MAX = 65_504.0
 """The largest float16."""
 
@@ -46,6 +49,7 @@ class Recorder:
         self.skipped: dict[str, str] = {}
         self._noise = NoiseFloor(self._copies, self._exact, model.example)
         self._places: dict[str, float] = {}
+        self._steps = False
 
     @property
     def largest(self) -> Largest | None:
@@ -90,8 +94,16 @@ class Recorder:
         scores = self._scores(watch, outputs)
         expected64 = floats(outputs) if valued and self.float64 is not None else {}
         noise = self._noise.of(inputs, expected, expected64) if expected64 else {}
-        near = edges.beside(self._copies.original, inputs.inputs, expected) if valued else {}
+        near = self._beside(inputs, expected) if valued else {}
         return _case(inputs, expected, expected64, noise, scores, self._score_noise(inputs.inputs, scores), near)
+
+    def _beside(self, inputs: CaseInputs, expected: Feeds) -> Feeds:
+        """Answers a hair beside; not asked for where all that came before showed a module without steps."""
+        if inputs.input_class not in STEPPED and not self._steps:
+            return {}
+        near = edges.beside(self._copies.original, inputs.inputs, expected)
+        self._steps = self._steps or bool(near)
+        return near
 
     def _watched(self, feeds: Feeds, watch: Watch | None) -> _Outputs:
         """Outputs in float64, those of eager where the reference is weak; empty where float64 refuses these inputs."""

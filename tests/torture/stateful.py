@@ -218,6 +218,7 @@ KNOWN = (
     Known(
         "M-refuses-large-inputs", of(_refuses_large, inputs=torch.zeros(2, 6)), refused="REFERENCE_ERROR", says="2.5"
     ),
+    Known("M-asserts-finite", of(_asserts_finite, 6)),
     Known("M-outputs-by-batch", of(list, 6), refused="BAD_OUTPUT"),
     Known("M-no-tensor-comes-out", of(lambda x: (x, "text"), 6), refused="BAD_OUTPUT"),
 )

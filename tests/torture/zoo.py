@@ -8,7 +8,11 @@ import torch
 from fixtures.informative import informative
 from torch import nn
 from torture.healthy import ALL
-from torture.known import PASS, Known, Made, fails, unmade
+from torture.known import PASS, Known, Made, fails, unmade, warns
+
+
+LOUD = 60.0
+"""How much larger the loud channels of a trained vision transformer are than the others, about."""
 
 
 class One(nn.Module):
@@ -63,13 +67,20 @@ def ssdlite() -> Made:
     return Made(Detector(build(weights=None, weights_backbone=None)).eval(), described=("image:float32[1,3,320,320]",))
 
 
-def timm_model(name: str):
-    def build() -> Made:
-        import timm
+def vit() -> Made:
+    """With two loud channels behind each norm, as training leaves them, and their weights made quiet: the function
+    is the same, and one scale for a whole activation no longer fits.
+    """
+    import timm
 
-        return images(timm.create_model(name, pretrained=False, num_classes=20, img_size=32), 32, 32)
-
-    return build
+    net = timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=20, img_size=32)
+    with torch.no_grad():
+        for block in net.blocks:
+            for norm, reader in ((block.norm1, block.attn.qkv), (block.norm2, block.mlp.fc1)):
+                norm.weight[:2] *= LOUD
+                norm.bias[:2] *= LOUD
+                reader.weight[:, :2] /= LOUD
+    return images(net, 32, 32)
 
 
 def convnext() -> Made:
@@ -100,7 +111,9 @@ def _padded(rows: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
 def bert() -> Made:
     from transformers import BertConfig, BertForSequenceClassification
 
-    sizes = BertConfig(60, 32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, num_labels=5)
+    sizes = BertConfig(
+        vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, num_labels=5
+    )
     tokens, mask = _padded(40, 9)
     module = informative(Encoder(BertForSequenceClassification(sizes)), (tokens, mask))
     samples = {"tokens": tokens.numpy(), "mask": mask.numpy()}
@@ -131,14 +144,14 @@ VISION = (
 TIMM = (
     Known(
         "T04-vit-tiny",
-        timm_model("vit_tiny_patch16_224"),
+        vit,
         {"onnx": PASS, "onnx-int8-static": fails("SQNR_LOW")},
         slow=True,
     ),
     Known("T06-convnext-atto", convnext, slow=True),
 )
 TRANSFORMERS = (
-    Known("T09-bert-with-padding", bert, {"onnx": PASS, "onnx-int8-dynamic": PASS}, slow=True),
-    Known("T11-gpt2-right-padded", gpt2, slow=True),
+    Known("T09-bert-with-padding", bert, {"onnx": warns("MASKED_ROW_SEMANTICS"), "onnx-int8-dynamic": PASS}, slow=True),
+    Known("T11-gpt2-right-padded", gpt2, {"onnx": warns("MASKED_ROW_SEMANTICS")}, slow=True),
 )
 KNOWN = (*VISION, *_listed("timm", *TIMM), *_listed("transformers", *TRANSFORMERS))
