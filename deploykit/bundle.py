@@ -76,6 +76,7 @@ class ReferenceRecord(_Strict):
     samples: str
     cases: tuple[CaseRecord, ...]
     largest: Largest | None = None
+    smallest: Largest | None = None
     index_outputs: dict[str, IndexOutput] = {}
 
 

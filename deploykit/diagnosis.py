@@ -177,7 +177,7 @@ CODES: dict[str, Diagnosis] = {
     ),
     "FP16_RANGE": Diagnosis(
         "precision",
-        "A value inside the float64 network is beyond half of float16's range.",
+        "Values inside the float64 network are beyond half of float16's range, or all too small for it.",
         "Rescale the layer that is named, keep it in float32 (op_block_list), or ship bfloat16.",
     ),
     "SATURATION_RISK": Diagnosis(

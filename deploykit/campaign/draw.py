@@ -23,6 +23,10 @@ SMALL_ELEMENTS = 1 << 19
 """The same for the cases that only try another kind of input: there are many of them."""
 
 
+INVENTED = {"straddle", "extreme", "non-finite", "constant", "layout", "masks", "outlier", "integers", "ties"}
+"""Input classes that nobody promised: a module may refuse them, with an assertion say, and they are left out."""
+
+
 @dataclass
 class Draw:
     """Draws inputs for one model.
@@ -105,6 +109,7 @@ class Draw:
         """A finished case; inputs are made contiguous."""
         rows = len(next(iter(inputs.values()))) if self.signature.batch_dim else None
         ready = {spec.name: np.asarray(inputs[spec.name], order="C") for spec in self.signature.inputs}
+        more.setdefault("optional", input_class in INVENTED)
         return CaseInputs(name, input_class, gate, ready, rows, self.seed, **more)
 
     def generator(self) -> np.random.Generator:

@@ -59,6 +59,15 @@ class Recorder:
         where, value = max(self._places.items(), key=lambda place: place[1])
         return Largest(value, where, sum(value > HALF_MAX for value in self._places.values()))
 
+    @property
+    def smallest(self) -> Largest | None:
+        """The place whose largest magnitude is the smallest, zeros left out: what float16 would lose whole."""
+        places = [(where, value) for where, value in self._places.items() if value > 0.0]
+        if not places:
+            return None
+        where, value = min(places, key=lambda place: place[1])
+        return Largest(value, where)
+
     def answer(self, inputs: CaseInputs) -> Case | None:
         """The finished case; None where eager refuses an optional one.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from deploykit.results import Check, VariantReport
 
-GENERIC = {"VALUE_MISMATCH", "NAN_PATTERN", "SHAPE_MISMATCH", "RUN_ERROR", "MASKED_ROW_SEMANTICS", "OUT_OF_RANGE"}
+GENERIC = {"VALUE_MISMATCH", "NAN_PATTERN", "SHAPE_MISMATCH", "RUN_ERROR", "OUT_OF_RANGE"}
 """Codes that say what differs and not why; only these are refined."""
 
 DEGENERATE = {"constant", "non-finite", "extreme"}

@@ -40,11 +40,12 @@ class Ledger:
         *,
         at_least: bool = False,
     ) -> None:
-        """Add a check; the code is dropped when it passed."""
+        """Add a check; the code is dropped when it passed, but for TIE."""
         self.seeds[case.id] = case.seed
-        kept = "" if verdict == "pass" else code
+        kept = "" if verdict == "pass" and code != "TIE" else code  # a tie is explained, and worth counting
         if case.gate == "outside" and verdict == "fail" and code in ANSWERS:
-            kept = "OUT_OF_RANGE"
+            # nobody promised an answer to an empty batch
+            kept, verdict = "OUT_OF_RANGE", "warn" if case.rows == 0 else "fail"
         self.checks.append(
             Check(case.id, case.input_class, output, verdict, kept, metric, value, limit, reason, at_least)
         )

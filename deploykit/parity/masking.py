@@ -35,6 +35,11 @@ def differences(expected: np.ndarray, actual: np.ndarray, limit: float) -> int:
     return int(np.count_nonzero(apart | (np.isfinite(expected) != np.isfinite(actual))))
 
 
+def breaks(expected: np.ndarray, actual: np.ndarray) -> bool:
+    """Whether NaN or infinity comes out where eager has a number, or the other way round."""
+    return expected.dtype.kind in "fc" and not np.array_equal(np.isfinite(expected), np.isfinite(actual))
+
+
 def _shows_anything(mask: np.ndarray) -> np.ndarray:
     return np.asarray(mask.reshape(len(mask), -1).any(axis=1))
 

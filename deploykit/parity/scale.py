@@ -56,7 +56,7 @@ class Scale:
             for name in (name for name, array in case.expected.items() if array.dtype.kind == "f"):
                 exact = truth(case, name)
                 signal[name] = max(signal.get(name, 0.0), compare.centred_rms(exact, case.rows))
-                spread[name] = max(spread.get(name, 0.0), _typical(exact, case.rows))
+                spread.setdefault(name, _typical(exact, case.rows))  # of the first: real samples, where there are any
                 own, level = case.noise.get(name, Noise(None)).fp32 or 0.0, compare.rms(exact)
                 noise[name] = max(noise.get(name, 0.0), own / level if level else 0.0)
         return cls(signal, noise, classifier, spread)

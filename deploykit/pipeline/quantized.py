@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 from deploykit.bundle import Bundle, CaseRecord, VariantRecord
 from deploykit.isolation import Pool
 from deploykit.parity.scale import IN_DISTRIBUTION
-from deploykit.results import Check, from_data
+from deploykit.results import Check, CheckVerdict, from_data
 
 if TYPE_CHECKING:
     from deploykit.pipeline.judging import Answers, Gate  # imports scipy, which export does without
 
 HALF_OF_LARGEST = 65_504.0 / 2.0
 """Half of the largest float16: room for inputs twice as large as those that were seen."""
+
+SMALLEST = 2.0**-24
+"""The smallest float16 above zero: where the largest value of a tensor is below it, all of it is lost."""
 
 MAX_CASE_BYTES = 2 << 20
 """Of the cases to run again for these checks the largest below this is taken: a batch of 3 for images of 224 pixels."""
@@ -92,15 +95,21 @@ def float_base(bundle: Bundle) -> Path | None:
 
 def _range(gate: Gate, record: VariantRecord) -> list[Check]:
     """Whether every value inside the network fits float16; CPU kernels compute it in float32 and would hide it."""
-    largest = getattr(gate.bundle.manifest.reference, "largest", None)
+    reference = gate.bundle.manifest.reference
+    largest, smallest = reference.largest, reference.smallest
     if record.precision != "fp16" or largest is None:
         return []
+    if smallest is not None and smallest.value < SMALLEST:
+        reason = f"all values inside the float64 network at {smallest.where} are below what float16 can tell from zero"
+        value, limit = smallest.value, SMALLEST
+        return [Check("range", "graph", "", "fail", "FP16_RANGE", "smallest", value, limit, reason, at_least=True)]
     good = largest.value <= HALF_OF_LARGEST
     reason = f"largest value inside the float64 network, at {largest.where}; float16 ends at 65,504"
     if largest.overflows:
         reason += f", which {largest.overflows} places exceed"
-    verdict, code = ("pass", "") if good else ("fail", "FP16_RANGE")
-    return [Check("range", "graph", "", verdict, code, "largest", largest.value, HALF_OF_LARGEST, reason)]  # type: ignore[arg-type]
+    verdict: CheckVerdict = "pass" if good else "fail"
+    code = "" if good else "FP16_RANGE"
+    return [Check("range", "graph", "", verdict, code, "largest", largest.value, HALF_OF_LARGEST, reason)]
 
 
 def rank(

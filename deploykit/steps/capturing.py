@@ -83,6 +83,7 @@ def _reference(
         samples=given.origin if given else "drawn",
         cases=tuple(records),
         largest=recorder.largest,
+        smallest=recorder.smallest,
         index_outputs=recorder.index_outputs,
     )
     return reference, notes

@@ -172,11 +172,12 @@ def test_an_engine_that_goes_down_outside_the_range_is_told():
     assert "SIGSEGV" in check.reason
 
 
-def test_an_empty_batch_that_eager_answers_is_compared():
+def test_an_empty_batch_that_eager_answers_is_compared_and_a_difference_is_told():
+    """Nobody promised an answer to no rows: a mean of nothing is NaN here and 0 there."""
     case = outside(0)
-    assert beside(case, {"y": np.zeros((0, 3), np.float32)})[0].verdict == "pass"
+    assert beside(case, {"y": np.zeros((0, 3), np.float32)})[1][0].verdict == "pass"
     report, (check,) = beside(case, {"y": np.zeros((1, 3), np.float32)})
-    assert (report.verdict, check.code) == ("fail", "OUT_OF_RANGE")
+    assert (report.verdict, check.verdict, check.code) == ("pass", "warn", "OUT_OF_RANGE")
 
 
 def test_refusing_outside_alone_is_no_proof_of_anything():

@@ -151,7 +151,12 @@ KNOWN = (
     Known("Q-perceptron", perceptron, {HALF: PASS, DYNAMIC: PASS, STATIC: PASS}),
     Known("T34-overflow", squared(3e3), {HALF: RANGE}),
     Known("T34-constant-out-of-range", squared(1e6), {HALF: fails("FP16_RANGE", "WEIGHT_INTEGRITY")}),
-    Known("T34-underflow", squared(1e-5), {HALF: fails("FP16_RANGE", "SQNR_LOW", "VALUE_MISMATCH")}),
+    Known(
+        "T34-underflow",
+        squared(1e-5),
+        {HALF: RANGE},
+        gap="only the largest intermediate is known; what flushes to zero on a device is computed in float32 on the CPU",
+    ),
     Known("T35-beside-an-outlier", outlier, {DYNAMIC: fails("BATCH_DEPENDENCE")}),
     Known("Q-narrow-calibration", narrow_calibration, {STATIC: fails("SQNR_LOW")}),
     Known("Q-heavy-weight", heavy_weight, {DYNAMIC: fails("SQNR_LOW")}),

@@ -7,7 +7,7 @@ import random
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
-from torture.known import Known, Made, of
+from torture.known import Known, Made, of, unmade
 
 
 class Counter(nn.Module):
@@ -218,7 +218,8 @@ KNOWN = (
     Known(
         "M-refuses-large-inputs", of(_refuses_large, inputs=torch.zeros(2, 6)), refused="REFERENCE_ERROR", says="2.5"
     ),
-    Known("M-asserts-finite", of(_asserts_finite, 6)),
+    # refusing NaN is eager's right and no fault of the reference; that torch.export declines the assert is another matter
+    Known("M-asserts-finite", of(_asserts_finite, 6), {"onnx": unmade("EXPORT_ERROR", says=r"stateful\.py")}),
     Known("M-outputs-by-batch", of(list, 6), refused="BAD_OUTPUT"),
     Known("M-no-tensor-comes-out", of(lambda x: (x, "text"), 6), refused="BAD_OUTPUT"),
 )

@@ -173,7 +173,7 @@ KNOWN = (
     Known("H-layer-norm", layer_norm),
     Known("T26-topk-argmax-ties", bare(TopScores, 6), {"onnx": warns("TIE")}),
     Known("T26-argsort-ties", bare(Order, 6)),
-    Known("T26-argmin", of(lambda x: torch.nan_to_num(x.round()).argmin(-1), 6), {"onnx": warns("TIE")}),
+    Known("T26-argmin", of(lambda x: torch.nan_to_num(x.round()).argmin(-1), 6)),
     Known("T27-argmax-over-nan", of(lambda x: x.argmax(-1), 6), {"onnx": NAN}),
     Known("T27-max-over-nan", of(lambda x: x.amax(-1), 6), {"onnx": NAN}),
     Known("T27-max-pool-over-nan", of(lambda x: F.max_pool1d(x, 2), 3, 6), {"onnx": EITHER}),
