@@ -49,6 +49,7 @@ class Recorder:
         self.skipped: dict[str, str] = {}
         self._noise = NoiseFloor(self._copies, self._exact, model.example)
         self._places: dict[str, float] = {}
+        self._least: dict[str, float] = {}
         self._steps = False
 
     @property
@@ -62,10 +63,9 @@ class Recorder:
     @property
     def smallest(self) -> Largest | None:
         """The place whose largest magnitude is the smallest, zeros left out: what float16 would lose whole."""
-        places = [(where, value) for where, value in self._places.items() if value > 0.0]
-        if not places:
+        if not self._least:
             return None
-        where, value = min(places, key=lambda place: place[1])
+        where, value = min(self._least.items(), key=lambda place: place[1])
         return Largest(value, where)
 
     def answer(self, inputs: CaseInputs) -> Case | None:
@@ -100,6 +100,8 @@ class Recorder:
             outputs = self._watched(inputs.inputs, watch if judged or self.index_outputs else None)
         for place, value in watch.places.items():
             self._places[place] = max(value, self._places.get(place, 0.0))
+        for place, value in watch.least.items():
+            self._least[place] = max(value, self._least.get(place, 0.0))
         scores = self._scores(watch, outputs)
         expected64 = floats(outputs) if valued and self.float64 is not None else {}
         noise = self._noise.of(inputs, expected, expected64) if expected64 else {}

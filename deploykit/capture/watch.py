@@ -33,6 +33,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no
 
     Attributes:
         places: largest finite magnitude by place, `layer2.0.conv1 (aten.convolution)`; filled where `magnitudes`.
+        least: the same of the tensor in which it is smallest, where a place makes several; zeros left out.
         random: the first place that draws random numbers, or None.
         choices: where index outputs come from.
     """
@@ -40,6 +41,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no
     def __init__(self, *, magnitudes: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch has no types here
         self.places: dict[str, float] = {}
+        self.least: dict[str, float] = {}
         self.random: str | None = None
         self.choices = Choices()
         self._magnitudes = magnitudes
@@ -129,7 +131,10 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no
         low, high = (float(bound) for bound in torch.aminmax(real))
         if not math.isfinite(low) or not math.isfinite(high) or (self._fills and low <= FILL):
             low, high = self._cleaned(real)
-        self.places[place] = max(self.places.get(place, 0.0), -low, high)
+        size = max(-low, high)
+        self.places[place] = max(self.places.get(place, 0.0), size)
+        if size > 0.0:
+            self.least[place] = min(self.least.get(place, math.inf), size)
 
     def _cleaned(self, tensor: torch.Tensor) -> tuple[float, float]:
         """Smallest and largest finite value that is no mask."""
