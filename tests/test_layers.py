@@ -14,8 +14,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "deploykit"
 
 VERBS = {
-    "sources", "training", "campaign", "capture", "exporters", "transforms", "runtimes", "parity", "benchmark", "recommend",
-    "report", "handoff", "serve", "quantization", "mutation", "localization",
+    "sources", "training", "campaign", "capture", "exporters", "transforms", "runtimes", "parity", "quantization",
+    "mutation", "localization", "benchmark", "recommend", "report", "handoff", "serve",
 }  # fmt: skip
 JOINS = {"steps", "pipeline", "cli", "api", "pytest_plugin", "__main__", "__init__"}
 

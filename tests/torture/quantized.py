@@ -155,7 +155,6 @@ KNOWN = (
         "T34-underflow",
         squared(1e-5),
         {HALF: RANGE},
-        gap="only the largest intermediate is known; what flushes to zero on a device is computed in float32 on the CPU",
     ),
     Known("T35-beside-an-outlier", outlier, {DYNAMIC: fails("BATCH_DEPENDENCE")}),
     Known("Q-narrow-calibration", narrow_calibration, {STATIC: fails("SQNR_LOW")}),
