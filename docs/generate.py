@@ -67,7 +67,9 @@ def diagnoses() -> str:
     for code, found in CODES.items():
         groups.setdefault(found.about, []).append(f"### {code}\n\n{found.rule}\n\n**What to do:** {found.remedy}\n")
     parts = [f"## {TITLES[about]}\n\n" + "\n".join(entries) for about, entries in groups.items()]
-    head = "# Diagnosis codes\n\nWritten by `python docs/generate.py` from the table that reports use. Codes are stable.\n"
+    head = (
+        "# Diagnosis codes\n\nWritten by `python docs/generate.py` from the table of the reports. Codes are stable.\n"
+    )
     return "\n".join([head, *parts])
 
 
