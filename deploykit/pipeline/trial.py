@@ -98,6 +98,7 @@ class Trial:
             "" if judge.swapped else self._swapped_inputs(record, artifact),
             judge.narrowing.through,
             location.stage if location else "",
+            bool(location and location.born),
         )
         return diagnosed(replace(report, location=location), record.precision, evidence)
 

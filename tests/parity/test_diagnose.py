@@ -65,7 +65,7 @@ def checks(wrong, code="VALUE_MISMATCH"):
 
 
 def report(wrong, code="VALUE_MISMATCH", verdict="fail"):
-    wrong = wrong if isinstance(wrong, dict) else dict.fromkeys(wrong, 1e3)
+    wrong = wrong if isinstance(wrong, dict) else dict.fromkeys(wrong, 1e6)
     return VariantReport("onnx", verdict, CPU, tuple(checks(wrong, code)), code, "gaussian: off", "gaussian", 1)
 
 
@@ -290,3 +290,10 @@ def test_outputs_that_are_wrong_in_any_other_way_are_no_swap(kind):
 def test_integer_outputs_change_places_too():
     case = replace(three(), expected={"a": np.arange(6), "b": np.arange(6)[::-1].copy()}, expected64={}, noise={})
     assert swapped({"a": case.expected["b"], "b": case.expected["a"]}, case)[1] == "OUTPUT_ORDER"
+
+
+def test_a_mild_fault_that_the_example_does_not_show_is_no_baked_value():
+    everything = set(CLASSES) - {"example", "again"}
+    assert found(dict.fromkeys(everything, 1e6), SMALLER) == "SCALAR_BAKED"
+    assert found(dict.fromkeys(everything, 190.0), SMALLER) == "VALUE_MISMATCH"
+    assert found(dict.fromkeys(everything, 1e6), SMALLER, born=True) == "VALUE_MISMATCH"
