@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 from deploykit.bundle import Bundle
 from deploykit.errors import gravest
@@ -13,7 +14,7 @@ from deploykit.pipeline.export import ExportRequest, export
 from deploykit.pipeline.verify import VerifyRequest, verify
 from deploykit.progress import Progress
 from deploykit.report import html, junit
-from deploykit.results import BenchReport, RunReport, VerifyReport, to_json
+from deploykit.results import BenchReport, RunReport, VariantReport, VerifyReport, to_json
 
 
 def run(request: ExportRequest, bench_request: BenchRequest, progress: Progress) -> RunReport:
@@ -48,9 +49,20 @@ def _source(request: ExportRequest) -> SourceSpec | None:
 
 
 def store_verify(bundle: Bundle, report: VerifyReport) -> None:
-    """Write `verify.json` and `junit.xml` into the bundle's reports."""
+    """Write `verify.json` and `junit.xml` into the bundle's reports, without paths of this machine."""
+    report = replace(report, variants=tuple(_portable(bundle, variant) for variant in report.variants))
     bundle.write_report("verify.json", to_json(report))
     bundle.write_report("junit.xml", junit.render_verify(report))
+
+
+def _portable(bundle: Bundle, variant: VariantReport) -> VariantReport:
+    """The report with its reproducer named from the bundle on; elsewhere only the folder's own name is kept."""
+    if variant.location is None or variant.location.reproducer is None:
+        return variant
+    folder = Path(variant.location.reproducer)
+    inside = folder.is_relative_to(bundle.path)
+    kept = folder.relative_to(bundle.path).as_posix() if inside else folder.name
+    return replace(variant, location=replace(variant.location, reproducer=kept))
 
 
 def store_page(bundle: Bundle, verified: VerifyReport | None, measured: BenchReport | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -121,10 +122,14 @@ def _foreign(artifact: Path, request: VerifyRequest) -> tuple[VariantRecord, Pat
 
 
 def _reproducers(request: VerifyRequest) -> Path | None:
+    """Where reproducers go; those of an earlier run in the bundle are gone first, since they tell of other files."""
     if request.reproducers is not None:
         return request.reproducers
     own = request.bundle / REPORTS / "reproduce"
-    return own if os.access(request.bundle, os.W_OK) and not (request.bundle / REPORTS).is_symlink() else None
+    if not os.access(request.bundle, os.W_OK):
+        return None
+    shutil.rmtree(own, ignore_errors=True)
+    return own
 
 
 def _overall(code: int) -> VariantVerdict:
