@@ -81,6 +81,16 @@ class Judge:
         """The limits of one output."""
         return self.by_output.get(output, self.budget)
 
+    def loosened(self) -> list[str]:
+        """Every limit that the user widened, those of single outputs with their name."""
+        own = [
+            f"{name}: {note}"
+            for name, budget in self.by_output.items()
+            for note in budget.loosened
+            if note not in self.budget.loosened
+        ]
+        return [*self.budget.loosened, *own]
+
     def add(self, case: Case, answer: Feeds | Failure) -> None:
         """Judge one case; `answer` holds the outputs in the order in which the session gave them."""
         self.forms[case.id] = tuple(array.shape for array in case.inputs.values())
@@ -317,6 +327,6 @@ def conclude(name: str, provider: str | None, judge: Judge, extra: Iterable[Chec
         verdict, exit_code = "error", 4
     if not checks:
         verdict, code, reason, exit_code = "inconclusive", "SAMPLE_SIZE", "no case was compared", 3
-    if judge.budget.loosened:
-        reason += f" (loosened: {', '.join(judge.budget.loosened)})"
+    if loosened := judge.loosened():
+        reason += f" (loosened: {', '.join(loosened)})"
     return VariantReport(name, verdict, provider, tuple(checks), code, reason, judge.ledger.divergence, exit_code)

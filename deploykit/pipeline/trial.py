@@ -66,7 +66,9 @@ class Trial:
                 report = self._judged(record, artifact)
             except DeploykitError as error:
                 report = _gave_up(record.name, error)
-        self.progress.step(f"{report.name}: {report.verdict}{f', {report.code}' if report.code else ''}")
+        proven = next((check for check in self.self_checks if check.variant == report.name), None)
+        mutants = f", {proven.seen} of {proven.tried} mutants seen" if proven else ""
+        self.progress.step(f"{report.name}: {report.verdict}{f', {report.code}' if report.code else ''}{mutants}")
         return report
 
     def _judged(self, record: VariantRecord, artifact: Path) -> VariantReport:
@@ -106,7 +108,6 @@ class Trial:
         def examine(mutant: Path, given: Answers) -> list[Check]:
             return quantized.examine(self.gate, record, mutant, self.pool, given)
 
-        self.progress.step(f"{record.name}: trying mutants")
         limit = selfcheck.seconds_for(seconds)
         found = selfcheck.self_check(self.gate, record, artifact, self.pool, answers, examine=examine, seconds=limit)
         self.self_checks.append(found)

@@ -14,7 +14,7 @@ from deploykit.environment import fingerprint
 from deploykit.errors import RefusedError, UsageError, gravest
 from deploykit.formats import recognize
 from deploykit.isolation import Limits, Pool
-from deploykit.parity.budget import budget_for
+from deploykit.parity.budget import budget_for, outputs_named
 from deploykit.pipeline.judging import Gate
 from deploykit.pipeline.trial import Trial
 from deploykit.progress import Progress
@@ -63,7 +63,7 @@ def verify(request: VerifyRequest, progress: Progress) -> VerifyReport:
     """
     bundle = Bundle(request.bundle)
     bundle.check()
-    _check_limits(request)
+    _check_limits(request, {spec.name for spec in bundle.manifest.signature.outputs})
     chosen = _chosen(bundle, request)
     gate = Gate(bundle, request.provider, request.limits)
     own = request.artifact is None
@@ -87,12 +87,15 @@ def verify(request: VerifyRequest, progress: Progress) -> VerifyReport:
     )
 
 
-def _check_limits(request: VerifyRequest) -> None:
+def _check_limits(request: VerifyRequest, outputs: set[str]) -> None:
     """A wrong limit is no variant's fault: it is said once, before anything runs."""
     for name, value in request.limits.items():
         if not math.isfinite(value):  # every comparison with NaN would hold
             raise UsageError(f"budget.{name}", f"{value} is no limit", "give a finite number", "BAD_LIMIT")
     budget_for(request.precision, request.provider, request.limits)
+    if unknown := sorted(outputs_named(request.limits) - outputs):
+        hint = f"one of {', '.join(sorted(outputs))}, or no output at all"
+        raise UsageError(f"--set budget.{unknown[0]}", "the model has no such output", hint, "UNKNOWN_LIMIT")
 
 
 def _chosen(bundle: Bundle, request: VerifyRequest) -> list[tuple[VariantRecord, Path | None]]:

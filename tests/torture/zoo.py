@@ -138,7 +138,13 @@ VISION = (
     Known("T02-resnet18", resnet18, dict.fromkeys(ALL, PASS), slow=True),
     Known("T03-mobilenet-v3-small", mobilenet, slow=True),
     Known("T07-deeplab-odd-sizes", deeplab, slow=True),
-    Known("T08-ssdlite", ssdlite, {"onnx": unmade("EXPORT_ERROR", says=r"\.py")}, slow=True),
+    Known(
+        "T08-ssdlite",
+        ssdlite,
+        {"onnx": unmade("EXPORT_ERROR", says=r"\.py")},
+        gap="the message ends inside a long guard expression, before the line of the model",
+        slow=True,
+    ),
 )
 TIMM = (
     Known(
