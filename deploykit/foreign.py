@@ -11,6 +11,7 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _FOLDERS = re.compile(r"(?<![\w.])(?:/[\w.+@-]+)+/")
 _SUMMARY = re.compile(r"^<class '[\w.]+'>: (?P<cause>.+)$", re.MULTILINE)
 _USER_LINE = re.compile(r'raised this error:\s*File "(?P<file>[^"]+)", line (?P<line>\d+), in \w+\n\s*(?P<code>[^\n]+)')
+_CAUSED_BY = re.compile(r"Caused by: \((?P<file>[^_:)][^:)]*):(?P<line>\d+) in \w+\)")
 
 
 def brief(text: str) -> str:
@@ -23,8 +24,12 @@ def brief(text: str) -> str:
     if (summary := plain.partition("## Exception summary")[2]) and (cause := _SUMMARY.search(summary)):
         first = cause["cause"]
     first = _FOLDERS.sub("", first)
+    place = ""
     if found := _USER_LINE.search(plain):
         place = f" at {found['file'].rsplit('/', 1)[-1]}:{found['line']}: {found['code'].strip()}"
+    elif found := _CAUSED_BY.search(plain):
+        place = f" at {found['file']}:{found['line']}"
+    if place:
         return _cut(first, BRIEF - min(len(place), BRIEF // 2)) + _cut(place, BRIEF // 2)
     return _cut(first, BRIEF)
 

@@ -40,3 +40,11 @@ def test_it_is_one_short_line_whatever_comes():
     assert brief("\n\n  first \n second") == "first"
     assert len(brief("x" * 10_000)) == BRIEF
     assert len(brief("y" * 10_000 + GUARD)) <= BRIEF
+
+
+def test_the_place_that_torch_blames_is_kept_when_it_is_the_models_and_not_its_own():
+    long = "Could not guard on " + "4*Min(300, u0) + " * 40
+    assert brief(long + "\nCaused by: (torchvision/models/ssd.py:41 in forward)").endswith(
+        " at torchvision/models/ssd.py:41"
+    )
+    assert " at " not in brief("Could not guard\nCaused by: (_export/utils.py:1 in f)")
