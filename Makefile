@@ -19,7 +19,7 @@ demo: setup
 	$(BIN)/deploykit run mlp --output artifacts/mlp --quick --force
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term
+	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile --cov --cov-report=term
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

@@ -18,6 +18,14 @@ from deploykit.reference import Case, Noise
 from deploykit.signature import Dim, Signature, TensorSpec
 
 
+LONGEST = ("torture", "cli", "pipeline")
+"""Folders whose files take minutes: they start first, so that no process ends alone with one of them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not any(f"tests/{folder}/" in item.path.as_posix() for folder in LONGEST))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_state(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
