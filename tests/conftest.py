@@ -17,7 +17,6 @@ from deploykit.inputs import CaseInputs
 from deploykit.reference import Case, Noise
 from deploykit.signature import Dim, Signature, TensorSpec
 
-
 LONGEST = ("torture", "cli", "pipeline")
 """Folders whose files take minutes: they start first, so that no process ends alone with one of them."""
 
