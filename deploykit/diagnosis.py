@@ -95,6 +95,11 @@ CODES: dict[str, Diagnosis] = {
         "An output that eager gives is not there, or one too many is.",
         "Export all outputs that forward returns.",
     ),
+    "INPUT_MISSING": Diagnosis(
+        "artifact",
+        "A file made elsewhere takes another number of inputs than the signature has.",
+        "Check that it is this bundle's model.",
+    ),
     "INPUT_ORDER": Diagnosis(
         "artifact",
         "Right when two inputs of the same form change places.",
@@ -153,7 +158,7 @@ CODES: dict[str, Diagnosis] = {
     "VALUE_MISMATCH": Diagnosis(
         "values",
         "Values differ by more than the budget allows.",
-        "Look at the first bad value and run the reproducer.",
+        "Look at the first bad value, and run the reproducer where there is one.",
     ),
     "RUNTIME_FUSION": Diagnosis(
         "values",

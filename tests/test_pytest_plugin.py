@@ -68,7 +68,7 @@ def test_what_passes_what_fails_and_what_it_says(pytester):
     tight = sections["test_tight"]
     assert "parity of Net with eager PyTorch: FAIL" in tight
     assert re.search(r"^ onnx +fail .* ≤ [12]e-09 ", tight, re.MULTILINE)
-    assert "onnx: VALUE_MISMATCH first at" in tight
+    assert "onnx: VALUE_MISMATCH worst at" in tight
     assert sections["test_train_mode"].strip().startswith("error[TRAIN_MODE]: ")
     assert sections["test_nonsense"].strip().startswith("error[UNKNOWN_VARIANT]: ")
     for noise in ("Traceback", "pytest_plugin.py", "Captured"):

@@ -24,22 +24,21 @@ def command(
 ) -> int:
     """The parity gate: hold every variant of BUNDLE to what eager PyTorch answered."""
     from deploykit.bundle import Bundle
+    from deploykit.errors import DeploykitError
     from deploykit.pipeline.run import store_verify
     from deploykit.pipeline.verify import verify
-    from deploykit.report import github, markdown, text
-    from deploykit.report import junit as junit_form
+    from deploykit.report import text
 
     request = options.verify_request(bundle, given)
     compare = verify_options.baseline_for(request, given)
-    report = verify(request, options.progress_for(quiet=quiet))
+    try:
+        report = verify(request, options.progress_for(quiet=quiet))
+    except DeploykitError as error:
+        verify_options.publish(verify_options.stopped(bundle, error), junit, summary, given)
+        raise
     if request.is_whole and os.access(bundle, os.W_OK):
         store_verify(Bundle(bundle), report)
     report = compare(report)
-    if junit is not None:
-        options.write(junit, junit_form.render_verify(report))
-    if summary is not None:
-        verify_options.append_summary(summary, markdown.render_verify(report))
-    if verify_options.wants_annotations(given):
-        click.echo(github.render_verify(report), nl=False, err=True)
+    verify_options.publish(report, junit, summary, given)
     options.emit(report, text.render_verify(report), json_to)
     return 0 if report.exit_code == 3 and given["inconclusive"] == "warn" else report.exit_code

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from deploykit.cli.options import F
-from deploykit.errors import UsageError, from_os_error
+from deploykit.errors import DeploykitError, UsageError, from_os_error
 
 if TYPE_CHECKING:
     from deploykit.pipeline.verify import VerifyRequest
@@ -76,6 +76,35 @@ def baseline_for(request: VerifyRequest, given: dict[str, Any]) -> Callable[[Ver
             raise UsageError("--update-baseline", "there is no file to write", "give --baseline FILE, too")
         return lambda report: report
     return prepare(request, path, update=update)
+
+
+def publish(report: VerifyReport, junit: Path | None, summary: Path | None, given: dict[str, Any]) -> None:
+    """Write what a continuous integration reads: JUnit XML, the job summary, annotations on stderr.
+
+    Raises:
+        DeploykitError: a file cannot be written.
+    """
+    from deploykit.cli import options
+    from deploykit.report import github, markdown
+    from deploykit.report import junit as junit_form
+
+    if junit is not None:
+        options.write(junit, junit_form.render_verify(report))
+    if summary is not None:
+        append_summary(summary, markdown.render_verify(report))
+    if wants_annotations(given):
+        said = github.render_verify(report, open_is_error=given["inconclusive"] == "fail")
+        click.echo(said, nl=False, err=True)
+
+
+def stopped(bundle: Path, error: DeploykitError) -> VerifyReport:
+    """A report that says why there is none: what an earlier run wrote must not be taken for this one's."""
+    from deploykit.results import VariantReport, VerifyReport
+
+    verdict: Any = "refused" if error.exit_code == 5 else "error"
+    reason = f"{error.subject}: {error.message}; {error.hint}"
+    whole = VariantReport("bundle", verdict, None, (), error.code, reason, None, error.exit_code)
+    return VerifyReport(bundle.name, verdict, error.exit_code, {}, (whole,))
 
 
 def wants_annotations(given: dict[str, Any]) -> bool:

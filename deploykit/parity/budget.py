@@ -136,6 +136,8 @@ def _check_change(key: str, name: str, value: float) -> None:
         raise UsageError(f"--set budget.{key}", "there is no such limit", f"one of {', '.join(known)}", "UNKNOWN_LIMIT")
     if not math.isfinite(value):  # every comparison with NaN would hold
         raise UsageError(f"budget.{key}", f"{value} is no limit", "give a finite number", "BAD_LIMIT")
+    if value <= 0.0 and name in {"max_r", "warn_r", "max_half_ratio", "max_mates"}:
+        raise UsageError(f"budget.{key}", f"nothing stays within {value:g}", "give a number above 0", "BAD_LIMIT")
 
 
 def _changed(base: Budget, changes: dict[str, float]) -> Budget:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -85,6 +86,7 @@ class _Cases:
         worst_ordinary: the largest value of a failure outside the degenerate classes, 0 without any.
         mildest_constant: the smallest on constant inputs.
         constant_breaks: whether constants give NaN or infinity, or do not, against eager.
+        sizes_refused: whether every failure is the engine's refusal of a size.
         by_form: whether cases of ordinary values with the same shapes are all right or all wrong.
     """
 
@@ -96,10 +98,12 @@ class _Cases:
     mildest_constant: float
     constant_breaks: bool
     by_form: bool
+    sizes_refused: bool
 
     @classmethod
     def of(cls, checks: tuple[Check, ...], evidence: Evidence) -> _Cases:
-        classes = {check.id: check.input_class for check in checks if check.id in evidence.forms}
+        asked = (c for c in checks if c.id in evidence.forms and c.metric not in {"refused", "answered"})
+        classes = {check.id: check.input_class for check in asked}
         wrong = frozenset(c.id for c in checks if c.verdict == "fail" and c.code in GENERIC and c.id in classes)
         usual = evidence.forms.get("example")
         other = frozenset(name for name in classes if usual is not None and evidence.forms[name] != usual)
@@ -116,13 +120,18 @@ class _Cases:
         for name, kind in classes.items():
             if kind not in DEGENERATE:
                 fates.setdefault(evidence.forms[name], set()).add(name in wrong)
+        refusals = [c.reason for c in checks if c.verdict == "fail" and c.id in wrong]
+        refused = bool(refusals) and all(_SIZE.search(reason) for reason in refusals)
         by_form = all(len(found) == 1 for found in fates.values())
-        return cls(wrong, frozenset(classes) - wrong, classes, other, ordinary, constant, breaks, by_form)
+        return cls(wrong, frozenset(classes) - wrong, classes, other, ordinary, constant, breaks, by_form, refused)
 
     def wrong_classes(self) -> set[str]:
         """Input classes in which something failed."""
         return {self.classes[name] for name in self.wrong}
 
+
+_SIZE = re.compile(r"Got: \d+ Expected: \d+")
+"""How ONNX Runtime refuses a dim that the file fixes."""
 
 _KINDS = ("ordinary", "degenerate", "constant")
 
@@ -142,7 +151,11 @@ def _size(check: Check) -> float:
 def _by_cases(cases: _Cases, precision: str, evidence: Evidence) -> tuple[str, str] | None:
     """The first rule that fits, narrow ones before wide ones."""
     classes = cases.wrong_classes()
-    if not classes or precision != "fp32":
+    if not classes:
+        return None
+    if cases.sizes_refused:
+        return "DYNAMIC_DIM_FIXED", "sizes that the signature promises are refused"
+    if precision != "fp32":
         return None
     for only, code, why in (
         ({"masks"}, "MASKED_ROW_SEMANTICS", "wrong only where a mask hides something"),

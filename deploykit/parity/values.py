@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from deploykit.parity import compare
-from deploykit.parity.budget import Budget
+from deploykit.parity.budget import FP32, Budget
 from deploykit.parity.ledger import Ledger, grade, point_at
 from deploykit.parity.scale import IN_DISTRIBUTION, Scale, is_small, truth
 from deploykit.reference import Case, Noise
@@ -80,19 +80,30 @@ class Values:
         signal = self.scale.signal_of(case, name)
         value = compare.sqnr_db(signal or compare.rms(target), error)  # a constant output has no centred signal
         floor, warn = budget.min_sqnr_db or 0.0, budget.warn_sqnr_db or 0.0
+        if case.input_class in IN_DISTRIBUTION and signal:
+            self.exactness.append((value, case, name))
+        if value < warn and self._as_exact_as_eager(case, name, error):
+            return  # what depends on the input is smaller here than eager's own rounding
         held = ordinary or (budget.values_everywhere and case.input_class == "constant")
-        reason, code = budget.reason, "SQNR_LOW"
+        reason, code = f"little room: {warn:g} dB would be comfortable; {budget.reason}", "SQNR_LOW"
         verdict: CheckVerdict = "warn"
         if not value >= floor:
             verdict = "fail" if held else "warn"
-            reason = point_at(name, target, actual) if held else "outside the calibrated range"
+            reason = point_at(name, target, actual) if held else "unlike the inputs it is made for"
         elif value >= warn:
-            verdict, code = "pass", ""
+            verdict, code, reason = "pass", "", budget.reason
         self.ledger.mark(case, name, verdict, code, "centred_sqnr_db", value, floor, reason, at_least=True)
         if case.input_class in IN_DISTRIBUTION:
             self._half(case, name, target, actual, budget)
-            if signal:
-                self.exactness.append((value, case, name))
+
+    def _as_exact_as_eager(self, case: Case, name: str, error: float) -> bool:
+        """Whether the error is within the budget of full precision, and a check that says so."""
+        base, limit = self.scale.noise_of(case, name), FP32.max_r or 0.0
+        value = error / base if base else (0.0 if error == 0.0 else math.inf)
+        if value > limit:
+            return False
+        self.ledger.mark(case, name, "pass", "", "R", value, limit, "as exact as eager's own fp32")
+        return True
 
     def _half(self, case: Case, name: str, target: np.ndarray, actual: np.ndarray, budget: Budget) -> bool:
         """Hold the error to eager's own in half precision; False where the budget or the case does not have that."""

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from deploykit import registry
 from deploykit.bundle import VariantRecord
-from deploykit.errors import DeploykitError
+from deploykit.diagnosis import remedy
+from deploykit.errors import DeploykitError, WorkError
 from deploykit.isolation import Pool
 from deploykit.parity.diagnose import Evidence, diagnosed
 from deploykit.parity.judge import Judge, conclude
@@ -123,7 +124,11 @@ class Trial:
         return next((name for name in SWALLOWING if name in found["operators"]), "")
 
     def _names(self, record: VariantRecord, artifact: Path) -> list[Check]:
-        """Take inputs and outputs of a foreign file by position where it has as many under other names, and say so."""
+        """Take inputs and outputs of a foreign file by position where it has as many under other names, and say so.
+
+        Raises:
+            WorkError: INPUT_MISSING, it takes another number of inputs: it is another model's.
+        """
         if record.runtime != "onnxruntime":
             return []
         try:
@@ -132,6 +137,9 @@ class Trial:
             return []  # opening it will say more
         signature = self.gate.bundle.manifest.signature
         inputs, outputs = ([spec.name for spec in specs] for specs in (signature.inputs, signature.outputs))
+        if len(found["inputs"]) != len(inputs):
+            message = f"the file takes {', '.join(found['inputs']) or 'nothing'}, the bundle {', '.join(inputs)}"
+            raise WorkError(record.name, message, remedy("INPUT_MISSING"), "INPUT_MISSING")
         taken = [
             theirs if set(theirs) != set(own) and len(theirs) == len(own) else own
             for theirs, own in ((found["inputs"], inputs), (found["outputs"], outputs))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploykit import registry
 from deploykit.bundle import REPORTS, Bundle, VariantRecord
 from deploykit.environment import fingerprint
-from deploykit.errors import RefusedError, UsageError, gravest
+from deploykit.errors import RefusedError, UsageError, from_os_error, gravest
 from deploykit.formats import recognize
 from deploykit.isolation import Limits, Pool
 from deploykit.parity.budget import budget_for, outputs_named
@@ -68,9 +69,10 @@ def verify(request: VerifyRequest, progress: Progress) -> VerifyReport:
     gate = Gate(bundle, request.provider, request.limits)
     own = request.artifact is None
     trusted = request.trust_code or (own and made_here(bundle))
+    reproducers = _reproducers(request, [record.name for record, _ in chosen])
     progress.stage("verify", len(chosen))
     with Pool(Limits.for_model(_model_bytes(bundle))) as pool:
-        trial = Trial(gate, pool, progress, trusted, _reproducers(request), self_check=request.self_check)
+        trial = Trial(gate, pool, progress, trusted, reproducers, self_check=request.self_check)
         reports = tuple(trial.of(record, artifact) for record, artifact in chosen)
     checks = tuple(trial.self_checks)
     code = gravest([*(report.exit_code for report in reports), *(EXIT_OF[check.verdict] for check in checks)])
@@ -124,15 +126,25 @@ def _foreign(artifact: Path, request: VerifyRequest) -> tuple[VariantRecord, Pat
     return record, artifact
 
 
-def _reproducers(request: VerifyRequest) -> Path | None:
-    """Where reproducers go; those of an earlier run in the bundle are gone first, since they tell of other files."""
+def _reproducers(request: VerifyRequest, names: list[str]) -> Path | None:
+    """Where reproducers go; those that an earlier run left of the same variants are gone first.
+
+    Raises:
+        DeploykitError: nothing can be written to the folder that was asked for.
+    """
+    folder = request.reproducers or request.bundle / REPORTS / "reproduce"
     if request.reproducers is not None:
-        return request.reproducers
-    own = request.bundle / REPORTS / "reproduce"
-    if not os.access(request.bundle, os.W_OK):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise from_os_error(error, f"--reproducers {folder}") from error
+    elif not os.access(request.bundle, os.W_OK):
         return None
-    shutil.rmtree(own, ignore_errors=True)
-    return own
+    for name in names:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    return folder
 
 
 def _overall(code: int) -> VariantVerdict:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from deploykit.diagnosis import remedy
 from deploykit.errors import escape
 from deploykit.report import baseline, location, rows
-from deploykit.results import VariantReport, VerifyReport
+from deploykit.results import EXIT_OF, VariantReport, VerifyReport
 
 MOST = 10
 """Annotations of one level that GitHub shows for a step; it drops the others without a word."""
@@ -43,8 +43,13 @@ class Annotation:
         return f"::{self.level} {told}::{_data(self.message)}"
 
 
-def render_verify(report: VerifyReport) -> str:
-    """A command per line, errors first; empty when there is nothing to annotate."""
+def render_verify(report: VerifyReport, *, open_is_error: bool = True) -> str:
+    """A command per line, errors first; empty when there is nothing to annotate.
+
+    Args:
+        report: the gate's answer.
+        open_is_error: whether what evidence does not decide stops the job; else it is a warning.
+    """
     errors = [_blame(variant, report) for variant in report.variants if variant.verdict in _SAID]
     for found in report.self_check or ():
         if found.verdict in _SAID:
@@ -53,6 +58,8 @@ def render_verify(report: VerifyReport) -> str:
     if report.baseline is not None and report.baseline.verdict in _SAID:
         title = f"{report.bundle}: {report.baseline.code}"
         errors.append(Annotation("error", title, "\n".join(baseline.lines(report))))
+    if not open_is_error and report.exit_code == EXIT_OF["inconclusive"]:
+        errors = [replace(item, level="warning") for item in errors]
     warnings = [_warning(variant, report, line) for variant in report.variants for line in rows.warnings(variant)]
     return "".join(f"{item.command()}\n" for item in (*_capped(errors), *_capped(warnings)))
 

@@ -52,11 +52,12 @@ _APART = {"task", "weights", "graph"}
 
 
 def tightest(variant: VariantReport) -> Check | None:
-    """The check that decides: the first that failed or stayed open, else the one with the least head-room."""
+    """The check that decides: the one that the reason speaks of where it did not pass, else the least head-room."""
     for verdict in ("fail", "inconclusive"):
-        for check in variant.checks:
-            if check.verdict == verdict:
-                return check
+        found = [check for check in variant.checks if check.verdict == verdict]
+        named = (check for check in found if f"{check.id}: {check.reason}" in variant.reason)
+        if found:
+            return next(named, found[0])
     limited = [
         check
         for check in variant.checks
@@ -77,7 +78,7 @@ def findings(variant: VariantReport) -> list[str]:
     """What deserves a line of its own under the table: where it diverged, what to do about it, warnings."""
     lines = []
     if variant.first_divergence:
-        lines.append(f"{variant.name}: {variant.code} first at {escape(variant.first_divergence)}")
+        lines.append(f"{variant.name}: {variant.code} worst at {escape(variant.first_divergence)}")
     lines += location.lines(variant, measured(variant))
     if variant.verdict != "pass" and (advice := remedy(variant.code)):
         lines.append(f"{variant.name}: {variant.code}, what to do: {advice}")

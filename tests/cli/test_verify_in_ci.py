@@ -135,3 +135,44 @@ def test_a_job_summary_stays_under_githubs_cap_with_what_it_holds_already(cli, t
     assert text.startswith("x" * there)
     assert len(text.encode()) <= max(CAP - 1024, there)
     assert ("onnx" in text) == left
+
+
+def test_what_stops_the_gate_is_in_every_form_and_nothing_stale_is_left(cli, tiny_bundle, tmp_path):
+    shutil.copytree(tiny_bundle, tmp_path / "tiny")
+    (tmp_path / "tiny/variants/onnx/model.onnx").write_bytes(b"other")
+    junit, summary = tmp_path / "junit.xml", tmp_path / "summary.md"
+    junit.write_text('<testsuites tests="3" failures="0"/>')
+    done = cli(
+        "verify", tmp_path / "tiny", "--junit", junit, "--summary", summary, "--quiet", GITHUB_ACTIONS="true"
+    )  # fmt: skip
+    assert done.returncode == 5
+    assert 'type="TAMPERED"' in junit.read_text()
+    assert "TAMPERED" in summary.read_text()
+    assert re.search(r"^::error title=tiny bundle%3A TAMPERED::refused", done.stderr, re.MULTILINE)
+
+
+def test_a_folder_for_reproducers_that_cannot_be_written_is_said_before_the_work(cli, tiny_bundle, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = cli("verify", tiny_bundle, "--reproducers", tmp_path / "file", "--quiet")
+    assert done.returncode == 6
+    assert "--reproducers" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["budget.max_r=0", "budget.max_r=-1", "budget.nothing.max_r=6"])
+def test_limits_that_nothing_could_keep_or_nobody_has_are_refused(cli, tiny_bundle, text):
+    done = cli("verify", tiny_bundle, "--set", text, "--quiet")
+    assert done.returncode == 2
+    assert "error[" in done.stderr
+
+
+def test_a_file_of_another_model_is_said_in_one_line(cli, tiny_bundle, tmp_path):
+    import onnx
+    from onnx import TensorProto, helper
+
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 6]) for name in ("a", "b", "c")]
+    graph = helper.make_graph([helper.make_node("Add", ["a", "b"], ["c"])], "sum", values[:2], values[2:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "s.onnx")
+    done = cli("verify", tiny_bundle, "--artifact", tmp_path / "s.onnx", "--quiet")
+    assert done.returncode == 4
+    assert "INPUT_MISSING" in done.stdout
+    assert "the file takes a, b, the bundle x" in " ".join(done.stdout.split())

@@ -297,3 +297,20 @@ def test_a_mild_fault_that_the_example_does_not_show_is_no_baked_value():
     assert found(dict.fromkeys(everything, 1e6), SMALLER) == "SCALAR_BAKED"
     assert found(dict.fromkeys(everything, 190.0), SMALLER) == "VALUE_MISMATCH"
     assert found(dict.fromkeys(everything, 1e6), SMALLER, born=True) == "VALUE_MISMATCH"
+
+
+def refused(names):
+    text = "Got invalid dimensions for input: x index: 0 Got: 64 Expected: 4 Please fix either the inputs or the model."
+    checks_ = tuple(
+        Check(name, CLASSES[name], "", "fail", "RUN_ERROR", "runs", None, None, text)
+        if name in names
+        else Check(name, CLASSES[name], "y", "pass", "", "R", 1.0, 4.0, "")
+        for name in CLASSES
+    )
+    before = VariantReport("onnx", "fail", CPU, checks_, "RUN_ERROR", "gaussian: no", "gaussian", 1)
+    return diagnosed(before, "int8-static", Evidence(FORMS)).code
+
+
+def test_a_size_that_the_engine_refuses_is_a_fixed_dim_in_every_precision():
+    assert refused(CLASSES) == "DYNAMIC_DIM_FIXED"
+    assert refused(set(CLASSES) - {"nan-row"}) == "DYNAMIC_DIM_FIXED"

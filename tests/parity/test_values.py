@@ -142,7 +142,7 @@ def test_int8_is_warned_of_outside_its_calibrated_range(input_class):
     case = case_of(EXACT, input_class=input_class)
     report = judged(case, np.clip(EXACT, -50, 50), "int8-static")
     (check,) = report.checks
-    assert (check.verdict, check.code, check.reason) == ("warn", "SQNR_LOW", "outside the calibrated range")
+    assert (check.verdict, check.code, check.reason) == ("warn", "SQNR_LOW", "unlike the inputs it is made for")
     assert judged(case, np.clip(EXACT, -50, 50), "fp32").verdict == "fail"
 
 
@@ -183,3 +183,20 @@ def test_a_limit_of_one_output_holds_for_that_output_alone():
 def test_a_limit_of_one_output_goes_before_that_of_all():
     changed = two_outputs({"max_r": 6.0, "embedding.max_r": 4.5})
     assert (changed["logits"][:2], changed["embedding"][:2]) == (("warn", 6.0), ("fail", 4.5))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8-dynamic", "int8-static"])
+def test_an_output_that_hardly_depends_on_the_input_is_held_to_eagers_own_rounding(precision):
+    """Decibels of what is smaller than fp32's last digit mean nothing: 1 is 1."""
+    exact = 1.0 + 1e-12 * np.random.default_rng(2).standard_normal((ROWS, COLUMNS))
+    case = case_of(exact, input_class="in range", gate="full", name="gaussian")
+    last_digit = exact.astype(np.float32) + np.float32(2.0**-23) * (np.arange(COLUMNS) == 0)
+    near = judged(case, last_digit, precision)
+    assert near.verdict == "pass"
+    assert [c.reason for c in checks(near, metric="R")] == ["as exact as eager's own fp32"]
+    assert judged(case, exact + 1e-3, precision).verdict == "fail"
+
+
+def test_a_reduced_variant_that_is_exact_is_still_not_applied():
+    case = case_of(EXACT, input_class="in range", gate="full", name="gaussian")
+    assert judged(case, EXACT, "int8-static").code == "VARIANT_NOT_APPLIED"
