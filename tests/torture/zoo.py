@@ -142,7 +142,6 @@ VISION = (
         "T08-ssdlite",
         ssdlite,
         {"onnx": unmade("EXPORT_ERROR", says=r"\.py")},
-        gap="the message ends inside a long guard expression, before the line of the model",
         slow=True,
     ),
 )
@@ -156,7 +155,7 @@ TIMM = (
     Known("T06-convnext-atto", convnext, slow=True),
 )
 TRANSFORMERS = (
-    Known("T09-bert-with-padding", bert, {"onnx": warns("MASKED_ROW_SEMANTICS")}, slow=True),
-    Known("T11-gpt2-right-padded", gpt2, {"onnx": warns("MASKED_ROW_SEMANTICS")}, slow=True),
+    Known("T09-bert-with-padding", bert, {"onnx": warns("MASKED_ROW_SEMANTICS")}),
+    Known("T11-gpt2-right-padded", gpt2, {"onnx": warns("MASKED_ROW_SEMANTICS")}),
 )
 KNOWN = (*VISION, *_listed("timm", *TIMM), *_listed("transformers", *TRANSFORMERS))
