@@ -315,9 +315,13 @@ def _size(folder: Path) -> str:
 
 
 def _generous() -> Limits:
-    """Limits for a child that loads a model of unknown size: half of this machine's memory, at least the default."""
+    """Limits for a child that loads a model of unknown size: half of this machine's memory, at least the default.
+
+    Its CPU time is that of two cores for as long as a capture may take.
+    """
     default = Limits.for_model(0)
-    return replace(default, memory_bytes=max(default.memory_bytes, psutil.virtual_memory().total // 2))
+    memory = max(default.memory_bytes, psutil.virtual_memory().total // 2)
+    return replace(default, memory_bytes=memory, cpu_s=int(2 * CAPTURE_SECONDS))
 
 
 @contextmanager
