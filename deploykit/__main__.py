@@ -40,18 +40,24 @@ def _run(arguments: list[str]) -> int:
     except click.ClickException as error:
         return _tell(UsageError("deploykit", error.format_message(), "deploykit --help"), arguments)
     except (KeyboardInterrupt, click.Abort):
-        print("error[INTERRUPTED]: deploykit: stopped; hint: nothing half-written was left behind", file=sys.stderr)
-        return _die_of(_received)
+        return _stop()
     except (BrokenPipeError, SystemExit):  # the reader went away, which click answers with exit 1: a gate's "no"
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _die_of(signal.SIGPIPE)
     except OSError as error:
         return _tell(from_os_error(error, error.filename or "deploykit"), arguments)
     except Exception as error:  # noqa: BLE001 - the last edge: a bug, said as such
+        if _stopped:  # whatever broke while everything was being taken down
+            return _stop()
         wrong = InternalError("deploykit", f"{type(error).__name__}: {error}", "report this with the output of --debug")
         wrong.__cause__ = error
         return _tell(wrong, arguments)
     return code if isinstance(code, int) else 0
+
+
+def _stop() -> int:
+    print("error[INTERRUPTED]: deploykit: stopped; hint: nothing half-written was left behind", file=sys.stderr)
+    return _die_of(_received)
 
 
 def _tell(error: DeploykitError, arguments: list[str]) -> int:
@@ -73,12 +79,13 @@ def _wants_json(arguments: list[str]) -> bool:
 
 
 _received = signal.SIGINT
+_stopped = False
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    global _received  # noqa: PLW0603 - a signal handler can only leave a note
+    global _received, _stopped
     del frame
-    _received = signal.Signals(number)
+    _received, _stopped = signal.Signals(number), True
     raise KeyboardInterrupt
 
 

@@ -157,7 +157,8 @@ def test_a_bundle_that_is_there_is_verified(runner, tiny_bundle):
     assert runner.outputs["bundle"] == str(tiny_bundle)
     reports = Path(runner.outputs["reports"])
     assert json.loads((reports / "verify.json").read_text())["verdict"] == "pass"
-    assert [suite.get("name") for suite in ET.parse(reports / "junit.xml").getroot()] == ["onnx"]
+    # where CI is set the self-check is there as well
+    assert [suite.get("name") for suite in ET.parse(reports / "junit.xml").getroot()][:1] == ["onnx"]
     assert "Parity of tiny: pass" in runner.summary.read_text()
     assert runner.used == ["Upload the reports"]
 

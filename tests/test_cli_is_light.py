@@ -108,7 +108,7 @@ def test_verify_of_an_onnx_variant_never_imports_torch_anywhere(watch, tiny_bund
     found = watch("-m", "deploykit", "verify", tiny_bundle, "--variants", "onnx")
     assert parent(found) & {"torch", "torchvision", "onnx", "onnxruntime"} == set()
     assert len(children(found)) == 1
-    assert children(found)[0] & HEAVY <= {"onnxruntime"}
+    assert children(found)[0] & HEAVY <= {"onnxruntime", "onnx"}  # a small file is looked through for doubled weights
 
 
 def test_verify_of_every_kind_keeps_the_parent_light_and_the_stacks_apart(watch, tiny_bundle):

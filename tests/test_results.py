@@ -10,13 +10,18 @@ from pydantic import ValidationError
 
 from deploykit import results
 from deploykit.results import (
+    BaselineReport,
     BenchReport,
     BenchRow,
     Check,
     Choice,
     Comparison,
+    Drift,
+    Location,
+    Mutant,
     Recommendation,
     RunReport,
+    SelfCheck,
     VariantReport,
     VerifyReport,
     from_data,
@@ -25,8 +30,17 @@ from deploykit.results import (
 )
 
 CHECK = Check("batch-7", "shapes", "output", "fail", "SQNR_LOW", "centred_sqnr_db", 31.0, 45.0, "why", at_least=True)
-VARIANT = VariantReport("onnx", "fail", "CPUExecutionProvider", (CHECK, CHECK), "SQNR_LOW", "why", "batch-7", 1)
-VERIFY = VerifyReport("mlp", "fail", 1, {"cpus": 2, "packages": {"torch": "2.15"}}, (VARIANT,), {"caught": 12})
+LOCATION = Location("CONVERSION", "up", "Resize", "layer2.up (Upsample)", "m.py:88", True, "why", "reports/x", ("n",))
+VARIANT = VariantReport(
+    "onnx", "fail", "CPUExecutionProvider", (CHECK, CHECK), "SQNR_LOW", "why", "batch-7", 1, LOCATION
+)  # fmt: skip
+MUTANT = Mutant("weight x 1.01", "fc.weight", 12.5, 0.01, True, "VALUE_MISMATCH")
+SELF_CHECK = SelfCheck("onnx", "pass", "", 12, 11, 9, 9, 2.0**-12, 138.0, "why", 1.5, (MUTANT,))
+DRIFT = Drift("onnx", "real", "output", "R", "fail", "BASELINE_DRIFT", 1.0, 3.0, "why")
+BASELINE = BaselineReport("fail", 1, "BASELINE_DRIFT", "why", (DRIFT,), ("torch 2.14 → 2.15",))
+VERIFY = VerifyReport(
+    "mlp", "fail", 1, {"cpus": 2, "packages": {"torch": "2.15"}}, (VARIANT,), (SELF_CHECK,), True, baseline=BASELINE
+)  # fmt: skip
 ROW = BenchRow(
     "onnx", "CPUExecutionProvider", 8, 2, "measured", "", 21_000.0, (20_000.0, 22_000.5), 0.95, None, 25_000.0, None,
     None, "only 90 calls", 47_000.5, 3.0, 0.2, 98_000_000, 410_000, 1.0, 2.0, 3.0, 90, 3,
@@ -37,7 +51,10 @@ RECOMMENDATION = Recommendation("onnx", "fast", (CHOICE,), (CHOICE, CHOICE))
 BENCH = BenchReport("mlp", {"cpus": 2}, {"quick": True}, (ROW,), (COMPARISON,), RECOMMENDATION)
 RUN = RunReport("mlp", 1, {"loss": [1.0, 0.5]}, {"variants": 6}, VERIFY, BENCH, {"export": 1.5})
 
-ALL = (CHECK, VARIANT, VERIFY, ROW, COMPARISON, CHOICE, RECOMMENDATION, BENCH, RUN)
+ALL = (
+    CHECK, LOCATION, VARIANT, MUTANT, SELF_CHECK, DRIFT, BASELINE, VERIFY, ROW, COMPARISON, CHOICE, RECOMMENDATION,
+    BENCH, RUN,
+)  # fmt: skip
 
 
 def named(value):

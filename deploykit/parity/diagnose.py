@@ -18,8 +18,8 @@ DEGENERATE = {"constant", "non-finite", "extreme"}
 FAR = 100.0
 """A lost constant is at least so many times worse where it decides than where it only adds a little."""
 
-FLAGRANT = 10_000.0
-"""R from which an answer is another one: a baked value gives millions, an edited weight may give hundreds."""
+FLAGRANT = 100_000.0
+"""R from which an answer is another one: a baked value gives millions, an edited weight thousands."""
 
 MOSTLY = 0.8
 """Share of the other inputs that must be wrong before a baked number is more likely than a baked branch."""
@@ -36,7 +36,7 @@ class Evidence:
         inputs_swapped: inputs that fit when they change places, in words; empty when none do.
         narrowed: `int32` or `float32` when exactly the rows with integers that these cannot hold are wrong; else empty.
         stage: `RUNTIME` when the literal graph is right and the deployed one is not; else empty.
-        born: whether one operator was found that is wrong on right inputs: then nothing was baked.
+        edited: whether a weight is known not to be the source's: then that is the cause.
     """
 
     forms: Mapping[str, tuple[tuple[int, ...], ...]]
@@ -45,7 +45,7 @@ class Evidence:
     inputs_swapped: str = ""
     narrowed: str = ""
     stage: str = ""
-    born: bool = False
+    edited: bool = False
 
 
 def diagnosed(report: VariantReport, precision: str, evidence: Evidence) -> VariantReport:
@@ -188,7 +188,7 @@ def _right_on_the_example(cases: _Cases, evidence: Evidence) -> tuple[str, str] 
         return "SCALAR_BAKED", f"a number of the example became a constant: {evidence.baked}"
     ordinary = {name for name, kind in cases.classes.items() if kind not in DEGENERATE} - {"example", "again"}
     wrong = cases.wrong & ordinary
-    if not wrong or evidence.born or cases.worst_ordinary < FLAGRANT:
+    if not wrong or evidence.edited or cases.worst_ordinary < FLAGRANT:
         return None  # a fault that shows little on the example looks the same
     if len(wrong) >= MOSTLY * len(ordinary):
         return "SCALAR_BAKED", "right on the example and wrong on other inputs"

@@ -10,7 +10,7 @@ from itertools import islice, permutations
 from pathlib import Path
 
 from deploykit import registry
-from deploykit.bundle import VariantRecord
+from deploykit.bundle import WEIGHTS, VariantRecord
 from deploykit.diagnosis import remedy
 from deploykit.errors import DeploykitError, WorkError
 from deploykit.isolation import Pool
@@ -94,6 +94,13 @@ class Trial:
         location = locating.locate(
             self.gate, record, artifact, self.pool, report, trusted=self.trusted, reproduce=self.reproducers
         )
+        edited = self._edited(record, artifact)
+        if edited:
+            report = replace(
+                report,
+                first_divergence=f"{report.first_divergence}; {edited}",
+                reason=f"{report.reason}; {edited}",
+            )
         evidence = Evidence(
             judge.forms,
             str(record.facts.get("baked", "")),
@@ -101,9 +108,22 @@ class Trial:
             "" if judge.swapped else self._swapped_inputs(record, artifact),
             judge.narrowing.through,
             location.stage if location else "",
-            bool(location and location.born),
+            edited=bool(edited),
         )
         return diagnosed(replace(report, location=location), record.precision, evidence)
+
+    def _edited(self, record: VariantRecord, artifact: Path) -> str:
+        """Which weight is not the source's, where the file keeps names and only a part of it differs."""
+        weights = self.gate.bundle.path / WEIGHTS
+        if record.runtime != "onnxruntime" or record.precision != "fp32" or not weights.is_file():
+            return ""
+        try:
+            found = self.pool.worker("onnxruntime").call(
+                "inspecting:weights", artifact=str(artifact), weights=str(weights)
+            )
+        except DeploykitError:
+            return ""  # the failure itself is reported; only the extra hint is missing
+        return str(found[0]) if found else ""
 
     def _prove(self, record: VariantRecord, artifact: Path, answers: Answers, seconds: float) -> None:
         def examine(mutant: Path, given: Answers) -> list[Check]:

@@ -220,10 +220,10 @@ def test_one_edited_weight_fails_the_gate_and_the_message_names_it(cli, copy, tm
 def test_a_variant_that_fails_is_not_measured_and_the_others_are(cli, copy):
     edit_one_weight(copy / "variants/onnx/model.onnx")
     rewrite_digest(copy, "variants/onnx/model.onnx")
-    done = cli("bench", copy, "--quick", "--variants", "onnx,onnx-int8-static", "--json", "-")
+    done = cli("bench", copy, "--quick", "--variants", "onnx,torchscript", "--json", "-")
     assert done.returncode == 1, done.stderr
     report = strict(done.stdout)
-    assert {row["name"] for row in report["variants"]} == {"eager", "onnx-int8-static"}
+    assert {row["name"] for row in report["variants"]} == {"eager", "torchscript"}
     rejected = {choice["variant"]: choice["reason"] for choice in report["recommendation"]["rejected"]}
     assert "verify" in rejected["onnx"]
 

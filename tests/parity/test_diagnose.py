@@ -295,8 +295,8 @@ def test_integer_outputs_change_places_too():
 def test_a_mild_fault_that_the_example_does_not_show_is_no_baked_value():
     everything = set(CLASSES) - {"example", "again"}
     assert found(dict.fromkeys(everything, 1e6), SMALLER) == "SCALAR_BAKED"
-    assert found(dict.fromkeys(everything, 190.0), SMALLER) == "VALUE_MISMATCH"
-    assert found(dict.fromkeys(everything, 1e6), SMALLER, born=True) == "VALUE_MISMATCH"
+    assert found(dict.fromkeys(everything, 15_000.0), SMALLER) == "VALUE_MISMATCH"
+    assert found(dict.fromkeys(everything, 1e6), SMALLER, edited=True) == "VALUE_MISMATCH"
 
 
 def refused(names):

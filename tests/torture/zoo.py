@@ -1,4 +1,4 @@
-"""Networks from the libraries that people really export, with random weights made informative. Most of them are slow."""
+"""Networks from the libraries that people really export, with random weights made informative. Most are slow."""
 
 from __future__ import annotations
 
