@@ -337,7 +337,7 @@ FOREIGN = (
     Foreign("T39-inputs-swapped", pair, fails("INPUT_ORDER"), renamed_inputs("left", "right")),
     Foreign("T39-inputs-in-a-cycle", three, fails("INPUT_ORDER"), cycled_inputs("a", "b", "c")),
     Foreign("T39-input-renamed", pair, warns("NAMES_BY_POSITION"), input_renamed),
-    Foreign("T39-input-added", pair, unmade("RUN_ERROR", says="extra"), input_added),
+    Foreign("T39-input-added", pair, unmade("INPUT_MISSING", says="extra"), input_added),
     Foreign("O-outputs-swapped", pair, fails("OUTPUT_ORDER"), swapped_outputs("total", "product")),
     Foreign("O-outputs-listed-otherwise", pair, fails("OUTPUT_ORDER"), listed_otherwise),
     Foreign("O-output-missing", pair, fails("OUTPUT_MISSING"), one_output_less),
