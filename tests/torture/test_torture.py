@@ -135,6 +135,7 @@ ELSEWHERE = {
     "PROVIDER_FALLBACK": "cli/test_end_to_end.py",
     "QDQ_MISMATCH": "quantization/test_behaviour.py",
     "REFERENCE_DRIFT": "cli/test_verify_in_ci.py",
+    "RUN_ERROR": "parity/test_judge.py",
     "SATURATION_RISK": "pipeline/test_quantized.py",
     "TIME_LIMIT": "test_isolation.py",
     "UNTRUSTED_CODE": "cli/test_end_to_end.py",
