@@ -59,6 +59,9 @@ class Check:
 
 Stage = Literal["CAPTURE", "CONVERSION", "RUNTIME", "QUANTIZATION"]
 
+REPRODUCE = "reproduce.py"
+"""The script in a reproducer's folder; a folder without it is not ours to replace."""
+
 
 @dataclass(frozen=True)
 class Location:

@@ -10,7 +10,8 @@ import numpy as np
 import onnx
 
 from deploykit import onnx_file
-from deploykit.errors import from_os_error
+from deploykit.errors import UsageError, from_os_error
+from deploykit.results import REPRODUCE
 from deploykit.signature import Feeds
 
 _SCRIPT = '''\
@@ -53,11 +54,15 @@ class Fault:
 
 
 def write(fault: Fault, folder: Path) -> Path:
-    """Write the fault to `folder`, replacing what is there.
+    """Write the fault to `folder`, replacing a reproducer that is there.
 
     Raises:
+        UsageError: EXISTS, something else is there.
         DeploykitError: the folder cannot be written.
     """
+    if folder.exists() and not (folder / REPRODUCE).is_file():
+        hint = "choose another --reproducers DIR"
+        raise UsageError(str(folder), "is there and no reproducer of ours", hint, "EXISTS")
     plain = "".join(c for c in fault.title if c.isprintable() and c not in "\"'\\{}")
     try:
         shutil.rmtree(folder, ignore_errors=True)
@@ -67,9 +72,9 @@ def write(fault: Fault, folder: Path) -> Path:
             np.save(folder / f"input_{index}.npy", fault.feeds[value.name])
         np.save(folder / "expected.npy", fault.expected)
         script = _SCRIPT.format(title=plain, level=fault.level, limit=float(fault.limit))
-        (folder / "reproduce.py").write_text(script, encoding="utf-8")
+        (folder / REPRODUCE).write_text(script, encoding="utf-8")
         (folder / "README.md").write_text(
-            f"{plain}: {fault.why}. `python reproduce.py` exits 1 while the fault is there.\n", encoding="utf-8"
+            f"{plain}: {fault.why}. `python {REPRODUCE}` exits 1 while the fault is there.\n", encoding="utf-8"
         )
     except OSError as error:
         raise from_os_error(error, folder.name) from error

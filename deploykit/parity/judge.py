@@ -23,9 +23,7 @@ from deploykit.signature import Feeds
 UNUSUAL = {"non-finite", "straddle", "extreme", "outlier"}
 """Classes on which reduced precision may overflow, and integer arithmetic has no NaN: a difference there is told."""
 
-CAUSES = (
-    "WEIGHT_INTEGRITY", "FP16_RANGE", "MASKED_ROW_SEMANTICS", "STATE_LOST", "LAYOUT_UNCHECKED", "BATCH_DEPENDENCE",
-)  # fmt: skip
+CAUSES = ("WEIGHT_INTEGRITY", "FP16_RANGE", "MASKED_ROW_SEMANTICS", "STATE_LOST", "BATCH_DEPENDENCE")
 """Codes that name a cause: they speak for a variant before any that only says what differs."""
 
 

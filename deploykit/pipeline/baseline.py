@@ -14,8 +14,9 @@ from deploykit.bundle import Bundle
 from deploykit.errors import RefusedError, UsageError, from_os_error, gravest
 from deploykit.parity.baseline import Baseline
 from deploykit.parity.drift import against
-from deploykit.parity.scale import Scale
+from deploykit.parity.scale import IN_DISTRIBUTION
 from deploykit.parity.sketch import Sketch, sketches
+from deploykit.pipeline.judging import Gate
 from deploykit.pipeline.verify import VerifyRequest
 from deploykit.results import EXIT_OF, BaselineReport, VerifyReport
 
@@ -87,9 +88,9 @@ def _now(report: VerifyReport, bundle: Bundle) -> Baseline:
 
 def _sketches(bundle: Bundle) -> tuple[Sketch, ...]:
     """The reference's answers, one case in memory at a time."""
-    records = bundle.manifest.reference.cases
-    scale = Scale.of(bundle.case(record) for record in records)
-    return sketches((bundle.case(record) for record in records), scale)
+    gate = Gate(bundle)
+    judged = (record for record in gate.records if record.input_class in IN_DISTRIBUTION)
+    return sketches(map(bundle.case, judged), gate.scale)
 
 
 def _read(path: Path) -> Baseline:

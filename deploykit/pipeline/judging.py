@@ -20,6 +20,9 @@ from deploykit.reference import Case, load_arrays
 from deploykit.session import CPU, SessionSettings
 from deploykit.signature import Feeds
 
+_DEATHS = {"WORKER_CRASHED", "TIME_LIMIT", "MEMORY_LIMIT"}
+"""How a child ends without an answer."""
+
 ANSWER_SECONDS = 600.0
 """Wall time for one variant to answer all cases."""
 
@@ -113,16 +116,16 @@ class Gate:
         wanted = [case for case in self.records if cases is None or case.id in cases]
         settings = SessionSettings(self.provider, graph_level=graph_level)
         usual = [case for case in wanted if case.gate != "outside"]
-        found = self._asked(record, artifact, pool, folder, usual, settings, feed or {})
-        if outside := [case for case in wanted if case.gate == "outside"]:
+        outside = [case for case in wanted if case.gate == "outside"]
+        try:
+            return self._asked(record, artifact, pool, folder, [*usual, *outside], settings, feed or {})
+        except WorkError as error:
+            if not (usual and outside) or error.code not in _DEATHS:
+                raise
             # an engine may abort on sizes that nobody promised: that must not cost the other answers
-            try:
-                more = self._asked(record, artifact, pool, folder, outside, settings, feed or {})
-            except WorkError as error:
-                failed = {case.id: Failure(error.code, error.message) for case in outside}
-                return replace(found, errors={**found.errors, **failed})
-            found = replace(found, order={**found.order, **more.order}, errors={**found.errors, **more.errors})
-        return found
+            found = self._asked(record, artifact, pool, folder, usual, settings, feed or {})
+            failed = {case.id: Failure(error.code, error.message) for case in outside}
+            return replace(found, errors={**found.errors, **failed})
 
     def _asked(
         self,

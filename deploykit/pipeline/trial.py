@@ -14,7 +14,7 @@ from deploykit.bundle import WEIGHTS, VariantRecord
 from deploykit.diagnosis import remedy
 from deploykit.errors import DeploykitError, WorkError
 from deploykit.isolation import Pool
-from deploykit.parity.diagnose import Evidence, diagnosed
+from deploykit.parity.diagnose import GENERIC, Evidence, diagnosed
 from deploykit.parity.judge import Judge, conclude
 from deploykit.parity.scale import IN_DISTRIBUTION
 from deploykit.pipeline import locating, quantized, selfcheck
@@ -101,6 +101,9 @@ class Trial:
                 first_divergence=f"{report.first_divergence}; {edited}",
                 reason=f"{report.reason}; {edited}",
             )
+        report = replace(report, location=location)
+        if report.code not in GENERIC:  # its cause has a name: nothing has to be tried
+            return report
         evidence = Evidence(
             judge.forms,
             str(record.facts.get("baked", "")),
@@ -110,7 +113,7 @@ class Trial:
             location.stage if location else "",
             edited=bool(edited),
         )
-        return diagnosed(replace(report, location=location), record.precision, evidence)
+        return diagnosed(report, record.precision, evidence)
 
     def _edited(self, record: VariantRecord, artifact: Path) -> str:
         """Which weight is not the source's, where the file keeps names and only a part of it differs."""

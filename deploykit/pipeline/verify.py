@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 import tempfile
@@ -20,7 +19,7 @@ from deploykit.pipeline.judging import Gate
 from deploykit.pipeline.trial import Trial
 from deploykit.progress import Progress
 from deploykit.publish import made_here
-from deploykit.results import EXIT_OF, VariantVerdict, VerifyReport
+from deploykit.results import EXIT_OF, REPRODUCE, VariantVerdict, VerifyReport
 from deploykit.session import CPU
 
 
@@ -91,9 +90,6 @@ def verify(request: VerifyRequest, progress: Progress) -> VerifyReport:
 
 def _check_limits(request: VerifyRequest, outputs: set[str]) -> None:
     """A wrong limit is no variant's fault: it is said once, before anything runs."""
-    for name, value in request.limits.items():
-        if not math.isfinite(value):  # every comparison with NaN would hold
-            raise UsageError(f"budget.{name}", f"{value} is no limit", "give a finite number", "BAD_LIMIT")
     budget_for(request.precision, request.provider, request.limits)
     if unknown := sorted(outputs_named(request.limits) - outputs):
         hint = f"one of {', '.join(sorted(outputs))}, or no output at all"
@@ -130,6 +126,7 @@ def _reproducers(request: VerifyRequest, names: list[str]) -> Path | None:
     """Where reproducers go; those that an earlier run left of the same variants are gone first.
 
     Raises:
+        UsageError: EXISTS, something else lies where a reproducer would go.
         DeploykitError: nothing can be written to the folder that was asked for.
     """
     folder = request.reproducers or request.bundle / REPORTS / "reproduce"
@@ -143,7 +140,12 @@ def _reproducers(request: VerifyRequest, names: list[str]) -> Path | None:
     elif not os.access(request.bundle, os.W_OK):
         return None
     for name in names:
-        shutil.rmtree(folder / name, ignore_errors=True)
+        place = folder / name
+        if place.exists() and not (place / REPRODUCE).is_file():
+            # a folder that only has a variant's name is somebody's own
+            hint = "choose another --reproducers DIR"
+            raise UsageError(str(place), "is there and no reproducer of ours", hint, "EXISTS")
+        shutil.rmtree(place, ignore_errors=True)
     return folder
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deploykit.errors import escape
-from deploykit.results import Location, VariantReport
+from deploykit.results import REPRODUCE, Location, VariantReport
 
 
 def lines(variant: VariantReport, measured: str) -> list[str]:
@@ -23,7 +23,7 @@ def lines(variant: VariantReport, measured: str) -> list[str]:
     if place.keep_float:
         found.append(f"{variant.name}: keep in float first: {escape(', '.join(place.keep_float))}")
     if place.reproducer:
-        found.append(f"{variant.name}: reproduce it with python {escape(place.reproducer)}/reproduce.py")
+        found.append(f"{variant.name}: reproduce it with python {escape(place.reproducer)}/{REPRODUCE}")
     return found
 
 

@@ -158,6 +158,16 @@ def test_a_folder_for_reproducers_that_cannot_be_written_is_said_before_the_work
     assert "--reproducers" in done.stderr
 
 
+def test_a_folder_that_only_has_a_variants_name_is_left_alone(cli, tiny_bundle, tmp_path):
+    own = tmp_path / "onnx"
+    own.mkdir()
+    (own / "thesis.txt").write_text("mine")
+    done = cli("verify", tiny_bundle, "--reproducers", tmp_path, "--quiet")
+    assert done.returncode == 2
+    assert "EXISTS" in done.stderr
+    assert (own / "thesis.txt").read_text() == "mine"
+
+
 @pytest.mark.parametrize("text", ["budget.max_r=0", "budget.max_r=-1", "budget.nothing.max_r=6"])
 def test_limits_that_nothing_could_keep_or_nobody_has_are_refused(cli, tiny_bundle, text):
     done = cli("verify", tiny_bundle, "--set", text, "--quiet")

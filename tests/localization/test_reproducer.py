@@ -43,6 +43,15 @@ def test_it_exits_1_while_the_fault_is_there(tmp_path, operator, code, says):
     assert says in done.stdout or "pattern" in done.stdout
 
 
+def test_it_replaces_a_reproducer_and_nothing_else(tmp_path):
+    assert written(tmp_path) == written(tmp_path)
+    (tmp_path / "onnx" / "reproduce.py").unlink()
+    before = sorted((tmp_path / "onnx").iterdir())
+    with pytest.raises(DeploykitError, match="no reproducer"):
+        written(tmp_path)
+    assert sorted((tmp_path / "onnx").iterdir()) == before
+
+
 def test_another_shape_and_another_pattern_fail(tmp_path):
     for expected in (-X[:1], -np.nan_to_num(X)):
         done = outcome(written(tmp_path, expected=expected))
