@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from deploykit.api import bench, export, verify
     from deploykit.bundle import Bundle
     from deploykit.errors import DeploykitError
-    from deploykit.results import BenchReport, VerifyReport
+    from deploykit.measurements import BenchReport
+    from deploykit.results import VerifyReport
 
 __version__ = "0.1.0"
 __all__ = ["BenchReport", "Bundle", "DeploykitError", "VerifyReport", "__version__", "bench", "export", "verify"]
@@ -29,7 +30,7 @@ _HOMES = {
     "bench": "deploykit.api",
     "Bundle": "deploykit.bundle",
     "DeploykitError": "deploykit.errors",
-    "BenchReport": "deploykit.results",
+    "BenchReport": "deploykit.measurements",
     "VerifyReport": "deploykit.results",
 }
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from deploykit.bundle import Bundle
 from deploykit.errors import UsageError
 from deploykit.isolation import Inline
+from deploykit.measurements import BenchReport
 from deploykit.model import SourceSpec
 from deploykit.pipeline import bench as bench_pipeline
 from deploykit.pipeline import export as export_pipeline
 from deploykit.pipeline import verify as verify_pipeline
 from deploykit.pipeline.keep_float import Wanted
 from deploykit.progress import Progress, Silent
-from deploykit.results import BenchReport, VerifyReport
+from deploykit.results import VerifyReport
 from deploykit.session import CPU, provider_name
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from deploykit.errors import UsageError
@@ -14,23 +14,91 @@ if TYPE_CHECKING:
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
+MAX_THREADS = 1024
+"""More threads than this are a slip of the finger."""
+
+GRAPH_LEVELS = ("disable", "basic", "extended", "all")
+"""How much ONNX Runtime may rearrange a graph, least first."""
+
 PROVIDERS = {"cpu": CPU, "cuda": CUDA}
 """Short names people type, to ONNX Runtime's full names, which also name the device of the torch runtimes."""
 
 
 @dataclass(frozen=True)
 class SessionSettings:
-    """How a session is opened.
+    """How a session is opened. An engine that has no such switch ignores it.
 
     Attributes:
         provider: ONNX Runtime's full provider name; torch runtimes map it to their device.
         threads: intra-op threads; None leaves the engine's own default.
         graph_level: ONNX Runtime's graph optimization level: `disable`, `basic`, `extended` or `all`.
+        spinning: idle threads of the pool spin for a while before they sleep (ONNX Runtime's default): a shorter
+            next call for a core that is never idle.
+        arena: memory is kept between calls (ONNX Runtime's default) instead of given back.
+        binding: the outputs go into buffers made once, through IOBinding, instead of new arrays at every call.
+        tf32: matrix products of a CUDA device may round float32 to 10 bits of mantissa.
+        device_graph: a CUDA device replays one recorded graph instead of launching kernel by kernel.
     """
 
     provider: str = CPU
     threads: int | None = None
     graph_level: str = "all"
+    spinning: bool = True
+    arena: bool = True
+    binding: bool = False
+    tf32: bool = False
+    device_graph: bool = False
+
+    @property
+    def words(self) -> str:
+        """What differs from the defaults, provider aside, as `with_words` reads it: `threads=1,spinning=off`."""
+        plain = SessionSettings(self.provider)
+        return ",".join(
+            f"{item.name}={_word(getattr(self, item.name))}"
+            for item in fields(self)
+            if getattr(self, item.name) != getattr(plain, item.name)
+        )
+
+    def with_words(self, text: str) -> SessionSettings:
+        """These settings with those changed that `text` names.
+
+        Args:
+            text: `threads=1,spinning=off`; an empty text changes nothing.
+
+        Raises:
+            UsageError: BAD_SETTING, a setting or a value is unknown.
+        """
+        changed: dict[str, Any] = {}
+        for entry in filter(None, text.split(",")):
+            name, _, value = entry.strip().partition("=")
+            changed[name] = _value(name, value, entry)
+        return replace(self, **changed)
+
+
+_SWITCH = {"on": True, "off": False}
+
+
+def _word(value: object) -> str:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+
+
+def _value(name: str, text: str, entry: str) -> object:
+    """The value of setting `name` that `text` means.
+
+    Raises:
+        UsageError: BAD_SETTING.
+    """
+    plain = SessionSettings()
+    known = [item.name for item in fields(plain) if item.name != "provider"]
+    if name == "threads" and text.isdecimal() and 0 < int(text) <= MAX_THREADS:
+        return int(text)
+    if name == "graph_level" and text in GRAPH_LEVELS:
+        return text
+    if name in known and isinstance(getattr(plain, name), bool) and text in _SWITCH:
+        return _SWITCH[text]
+    ways = {"threads": f"1 to {MAX_THREADS}", "graph_level": " | ".join(GRAPH_LEVELS)}
+    hint = f"{name}={ways.get(name, 'on | off')}" if name in known else f"one of {', '.join(known)}"
+    raise UsageError(entry, "no setting of a session", hint, "BAD_SETTING")
 
 
 @dataclass(frozen=True)

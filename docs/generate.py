@@ -96,10 +96,10 @@ def schema(name: str) -> str:
     """The JSON schema of a result document: what `--json` writes validates against it."""
     from pydantic import TypeAdapter
 
-    from deploykit import results
+    from deploykit import measurements, results
     from deploykit.bundle import Manifest
 
-    kinds = {"verify": results.VerifyReport, "bench": results.BenchReport, "run": results.RunReport}
+    kinds = {"verify": results.VerifyReport, "bench": measurements.BenchReport, "run": measurements.RunReport}
     made = (
         Manifest.model_json_schema()
         if name == "manifest"

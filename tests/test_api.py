@@ -19,7 +19,8 @@ from torch import nn
 import deploykit
 from deploykit.bundle import Bundle
 from deploykit.errors import RefusedError, UsageError, WorkError
-from deploykit.results import BenchReport, VerifyReport, to_data
+from deploykit.measurements import BenchReport
+from deploykit.results import VerifyReport, to_data
 
 
 class Net(nn.Module):

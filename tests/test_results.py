@@ -8,19 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from deploykit import results
+from deploykit import measurements, results
+from deploykit.measurements import BenchReport, BenchRow, Choice, Comparison, Recommendation, RunReport
 from deploykit.results import (
     BaselineReport,
-    BenchReport,
-    BenchRow,
     Check,
-    Choice,
-    Comparison,
     Drift,
     Location,
     Mutant,
-    Recommendation,
-    RunReport,
     SelfCheck,
     VariantReport,
     VerifyReport,
@@ -62,7 +57,8 @@ def named(value):
 
 
 def test_every_result_class_is_tried_here():
-    classes = {c for c in vars(results).values() if dataclasses.is_dataclass(c) and isinstance(c, type)}
+    named = (*vars(results).values(), *vars(measurements).values())
+    classes = {c for c in named if dataclasses.is_dataclass(c) and isinstance(c, type)}
     assert {type(value) for value in ALL} == classes
 
 

@@ -57,7 +57,7 @@ class Subject:
     """One variant to measure.
 
     Attributes:
-        name: the variant (`onnx-fp16`), or `eager`.
+        name: how the report calls it, unique: the variant's name, `eager`, or a variant with its settings.
         runtime: the runtime plugin that opens `artifact`.
         settings: what the session is opened with; what is read back must agree with provider and threads.
         input_names: the model's inputs in call order.
@@ -66,6 +66,7 @@ class Subject:
             array named `<set index>/<input name>`.
         file_bytes: size of everything the artifact consists of; None for `eager`.
         check_case: the reference case (`inputs/NAME`, see `reference.py`) that is answered once before any timing.
+        variant: whose artifact it is; empty for what is in no bundle, `eager` for one.
     """
 
     name: str
@@ -77,3 +78,4 @@ class Subject:
     feeds: Mapping[int, Path]
     file_bytes: int | None = None
     check_case: Path | None = None
+    variant: str = ""

@@ -11,7 +11,7 @@ import numpy as np
 from deploykit.benchmark import stats
 from deploykit.benchmark.plan import Subject
 from deploykit.benchmark.series import Measured, Series
-from deploykit.results import BenchRow, Comparison
+from deploykit.measurements import BenchRow, Comparison
 
 BASES = ("eager", "onnx")
 """What everything is compared with: the first of these that was measured, else the first subject that was."""

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from deploykit.bundle import REPORTS, Bundle
 from deploykit.errors import RefusedError, UsageError
+from deploykit.measurements import BenchReport
 from deploykit.report import html, markdown, text
-from deploykit.results import BenchReport, VerifyReport, from_data
+from deploykit.results import VerifyReport, from_data
 
 
 def render(path: Path, form: str) -> str:

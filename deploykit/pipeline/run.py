@@ -8,13 +8,14 @@ from pathlib import Path
 
 from deploykit.bundle import Bundle
 from deploykit.errors import gravest
+from deploykit.measurements import BenchReport, RunReport
 from deploykit.model import SourceSpec
 from deploykit.pipeline.bench import BenchRequest, bench
 from deploykit.pipeline.export import ExportRequest, export
 from deploykit.pipeline.verify import VerifyRequest, verify
 from deploykit.progress import Progress
 from deploykit.report import html, junit
-from deploykit.results import BenchReport, RunReport, VariantReport, VerifyReport, to_json
+from deploykit.results import VariantReport, VerifyReport, to_json
 
 
 def run(request: ExportRequest, bench_request: BenchRequest, progress: Progress) -> RunReport:

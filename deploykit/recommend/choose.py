@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
-from deploykit.results import BenchRow, Choice, Comparison, Recommendation, VariantReport
+from deploykit.measurements import BenchRow, Choice, Comparison, Recommendation
+from deploykit.results import VariantReport
 from deploykit.units import duration, times
 
 Compare: TypeAlias = Callable[[str, str], Comparison]

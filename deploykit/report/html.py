@@ -5,8 +5,9 @@ from __future__ import annotations
 from html import escape as as_html
 
 from deploykit.errors import escape
+from deploykit.measurements import BenchReport
 from deploykit.report import proof, rows
-from deploykit.results import BenchReport, VerifyReport
+from deploykit.results import VerifyReport
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:80rem;padding:0 1rem;color:#1b1f24;background:#fff}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from deploykit.errors import escape
+from deploykit.measurements import BenchReport
 from deploykit.report import baseline, proof, rows
-from deploykit.results import BenchReport, VerifyReport
+from deploykit.results import VerifyReport
 
 _MARK = {"pass": "✅", "fail": "❌", "inconclusive": "❔", "error": "💥", "refused": "⛔", "skipped": "➖"}
 

@@ -6,8 +6,9 @@ import math
 
 from deploykit.diagnosis import remedy
 from deploykit.errors import escape
+from deploykit.measurements import BenchReport, BenchRow, Comparison
 from deploykit.report import location
-from deploykit.results import BenchReport, BenchRow, Check, Comparison, VariantReport, VerifyReport
+from deploykit.results import Check, VariantReport, VerifyReport
 from deploykit.units import duration, size, span_of, times
 
 VERIFY_HEAD = ("variant", "verdict", "tightest check", "value", "limit", "head-room", "reason")

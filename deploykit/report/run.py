@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from deploykit.measurements import RunReport
 from deploykit.report import text
-from deploykit.results import RunReport
 
 
 def render(report: RunReport) -> str:

@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from deploykit.errors import escape
+from deploykit.measurements import BenchReport, Recommendation
 from deploykit.report import baseline, proof, rows
-from deploykit.results import BenchReport, Recommendation, VerifyReport
+from deploykit.results import VerifyReport
 
 WIDTH = 150
 """Columns of the rendered table; a log has no terminal to ask."""

@@ -1,7 +1,8 @@
 import pytest
 
+from deploykit.measurements import BenchRow, Comparison
 from deploykit.recommend.choose import choose, simplicity
-from deploykit.results import BenchRow, Comparison, VariantReport
+from deploykit.results import VariantReport
 from deploykit.session import CPU
 
 SPEEDS = {"eager": 18_500.0, "onnx": 7_100.0, "torchscript": 12_000.0, "torch-export": 40_000.0}

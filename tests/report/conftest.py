@@ -6,16 +6,8 @@ import math
 
 import pytest
 
-from deploykit.results import (
-    BenchReport,
-    BenchRow,
-    Check,
-    Choice,
-    Comparison,
-    Recommendation,
-    VariantReport,
-    VerifyReport,
-)
+from deploykit.measurements import BenchReport, BenchRow, Choice, Comparison, Recommendation
+from deploykit.results import Check, VariantReport, VerifyReport
 
 HOSTILE = (
     "\x1b[31mred\x07 <script>alert(1)</script> </td> | `code` **bold** ]]> & \"'\x00\u202e"

@@ -3,8 +3,9 @@ from dataclasses import replace
 
 import pytest
 
+from deploykit.measurements import Comparison
 from deploykit.report import rows
-from deploykit.results import Check, Comparison, VariantReport
+from deploykit.results import Check, VariantReport
 
 
 def check(value, limit, metric="R", verdict="pass", name="real", **more):

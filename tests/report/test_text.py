@@ -1,7 +1,7 @@
 from dataclasses import replace
 
+from deploykit.measurements import Recommendation
 from deploykit.report import text
-from deploykit.results import Recommendation
 
 
 def test_the_table_has_every_variant_with_value_limit_head_room_and_reason(verified):

@@ -1,0 +1,174 @@
+"""What of a bundle can be timed: its variants and eager as subjects, their inputs, and the judge of their answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from deploykit.benchmark.plan import Subject
+from deploykit.bundle import WEIGHTS, Bundle, CaseRecord, VariantRecord
+from deploykit.errors import UsageError
+from deploykit.model import SourceSpec
+from deploykit.parity import compare
+from deploykit.parity.budget import budget_for
+from deploykit.parity.judge import Judge
+from deploykit.parity.scale import IN_DISTRIBUTION, Scale
+from deploykit.reference import save_arrays
+from deploykit.results import VariantReport, to_data
+from deploykit.session import SessionSettings
+from deploykit.signature import Feeds
+
+INPUT_SETS = 4
+"""Sets of inputs in rotation, so that no call finds the last one's data in the nearest cache only."""
+
+REBUILT = ("mlp", "torchvision")
+"""Sources that deploykit's own plugins can build again from the manifest, with the weights in the bundle."""
+
+EAGER = "eager"
+"""The live module: measured to compare with, and no artifact that could be shipped."""
+
+
+@dataclass
+class Subjects:
+    """The subjects that one bundle gives.
+
+    Attributes:
+        bundle: checked by the caller.
+        asked: batch sizes; a model with a fixed batch has its own.
+        settings: what sessions are opened with unless a subject gets others.
+        folder: where inputs and the recipe for eager are written.
+        source: builds eager for bundles whose source is the user's own code; None where it is not at hand.
+        eager_note: why eager is not among the subjects, or `measured`.
+
+    Raises:
+        UsageError: BAD_BATCH, the model's batch is fixed at another size.
+    """
+
+    bundle: Bundle
+    asked: tuple[int, ...]
+    settings: SessionSettings
+    folder: Path
+    source: SourceSpec | None = None
+    eager_note: str = "measured"
+    batches: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.judged = [r for r in self.bundle.manifest.reference.cases if r.input_class in IN_DISTRIBUTION]
+        self.base: CaseRecord = self.judged[0]
+        self._feeds: dict[int, Path] = {}
+        rows = self.base.rows
+        if rows is None:
+            inputs = self.bundle.case(self.base).inputs
+            fixed = len(next(iter(inputs.values()))) if inputs else 1
+            if self.asked not in {(1,), (fixed,)}:
+                raise UsageError("--batch", f"the model's batch is fixed at {fixed}", "leave --batch out", "BAD_BATCH")
+            self.batches = (fixed,)
+        else:
+            self.batches = self.asked
+        self.check = self._check_case()
+
+    @property
+    def batched(self) -> bool:
+        """The model takes any batch size."""
+        return self.base.rows is not None
+
+    def every(self, verdicts: Mapping[str, VariantReport]) -> list[Subject]:
+        """Eager where it can be had, and every variant that passed.
+
+        Raises:
+            UsageError: NOTHING_TO_MEASURE, there is neither.
+        """
+        eager = self.eager()
+        found = [eager] if eager is not None else []
+        found += [self.subject(record) for record in self.passed(verdicts)]
+        if not found:
+            message, hint = "no variant passed verify: nothing to measure", "deploykit verify says why"
+            raise UsageError(self.bundle.path.name, message, hint, "NOTHING_TO_MEASURE")
+        return found
+
+    def passed(self, verdicts: Mapping[str, VariantReport]) -> list[VariantRecord]:
+        """The variants that verify passed, in the manifest's order."""
+        return [
+            record
+            for record in self.bundle.manifest.variants
+            if record.file is not None and record.name in verdicts and verdicts[record.name].verdict == "pass"
+        ]
+
+    def subject(self, record: VariantRecord, settings: SessionSettings | None = None, name: str = "") -> Subject:
+        """One variant as a subject.
+
+        Args:
+            record: a variant that was made.
+            settings: what its session is opened with; None takes this bundle's.
+            name: what the subject is called where the variant's name would not be unique.
+        """
+        artifact = self.bundle.file_of(record.name)
+        size = self.bundle.bytes_of(record.name)
+        return self._subject(name or record.name, record.name, record.runtime, artifact, settings, size)
+
+    def eager(self, runtime: str = EAGER) -> Subject | None:
+        """The live module as a subject; None, and `eager_note` says why, where its source is not at hand."""
+        source = self.source
+        if source is None and self.bundle.manifest.source.spec.kind in REBUILT:
+            source = self.bundle.manifest.source.spec
+        if source is None:
+            self.eager_note = "not measured: the source is not at hand (give --source)"
+            return None
+        path = self.folder / "eager.json"
+        weights = (self.bundle.path / WEIGHTS).absolute()
+        spec = to_data(replace(source, checkpoint=None))
+        path.write_text(json.dumps({"source": spec, "weights": str(weights)}), encoding="utf-8")
+        return self._subject(runtime, "", runtime, path, None, None)
+
+    def judge(self, subject: Subject, outputs: Feeds) -> str:
+        """Hold one answer to the budget of its variant; empty when it agrees."""
+        manifest = self.bundle.manifest
+        precision = manifest.variant(subject.variant).precision if subject.variant else "fp32"
+        case = self.bundle.case(self.check)
+        order = [spec.name for spec in manifest.signature.outputs]
+        case = replace(case, expected=compare.ordered(case.expected, order))
+        scale = Scale.of(self.bundle.case(record) for record in self.judged)
+        judge = Judge(scale, budget_for(precision, subject.settings.provider))
+        judge.add(case, outputs)
+        return judge.ledger.divergence or ""
+
+    def feeds(self, batch: int) -> Path:
+        """A file with the input sets for one batch size: rows of the stored samples, rotated."""
+        if batch in self._feeds:
+            return self._feeds[batch]
+        inputs = self.bundle.case(self.base).inputs
+        path = self.folder / f"feeds-{batch}.safetensors"
+        arrays: Feeds = {}
+        for index in range(INPUT_SETS):
+            for name, array in inputs.items():
+                rows = (np.arange(batch) + index * batch) % len(array) if self.batched else slice(None)
+                arrays[f"{index}/{name}"] = array[rows] if array.ndim else array
+        save_arrays(arrays, path)
+        self._feeds[batch] = path
+        return path
+
+    def _subject(
+        self, name: str, variant: str, runtime: str, artifact: Path, settings: SessionSettings | None, size: int | None
+    ) -> Subject:
+        signature = self.bundle.manifest.signature
+        return Subject(
+            name,
+            runtime,
+            artifact,
+            settings or self.settings,
+            tuple(spec.name for spec in signature.inputs),
+            tuple(spec.name for spec in signature.outputs),
+            {batch: self.feeds(batch) for batch in self.batches},
+            size,
+            self.bundle.path / self.check.file,
+            variant,
+        )
+
+    def _check_case(self) -> CaseRecord:
+        """The smallest case with values: it is answered once per subject before anything is timed."""
+        full = [record for record in self.bundle.manifest.reference.cases if record.gate == "full"]
+        return min(full, key=lambda record: (record.input_class == "constant", record.rows or 0))
