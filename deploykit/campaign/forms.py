@@ -17,6 +17,9 @@ from deploykit.signature import MAX_DIM, Dim, Feeds
 BATCHES = (1, 2, 3, 7, 64)
 """Batch sizes tried: one, two, odd ones, and one that is larger than any vector register."""
 
+MANY = 257
+"""More rows than kernels take in one block; tried up to an eighth of the largest case, for eager takes long."""
+
 LARGE = 4
 """A dim without a stated end is tried at this multiple of the example's size."""
 
@@ -25,10 +28,15 @@ OUTLIER = 10.0
 
 
 def shapes(source: Draw) -> Iterator[CaseInputs]:
-    """Every batch size in `BATCHES` that fits; the other symbolic dims at both ends, an odd size and a large one."""
+    """Every batch size in `BATCHES` that fits, of small rows also `MANY` and the largest; other dims likewise.
+
+    They are tried at both ends, at an odd size and at a large one.
+    """
     if source.signature.batch_dim is not None:
         dim = source.dim(source.signature.batch_dim)
-        for count in sorted({min(max(batch, dim.min), dim.max, source.cap) for batch in BATCHES}):
+        counts = {min(max(batch, dim.min), dim.max, source.cap) for batch in BATCHES}
+        counts |= {n for n in (MANY, dim.max) if dim.min <= n <= dim.max and 8 * n * source.row <= MAX_ELEMENTS}
+        for count in sorted(counts):
             yield source.case(f"batch-{count}", "shapes", "full", source.rows(count, source.generator()))
     for dim in _inner(source):
         usual = source.sizes[dim.name]

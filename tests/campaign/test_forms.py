@@ -44,11 +44,11 @@ def test_an_inner_dim_is_tried_at_both_ends_an_odd_and_a_large_size_and_one_step
 @pytest.mark.parametrize(
     ("batch", "inside", "beyond"),
     [
-        (Dim("N"), {1, 2, 3, 7, 64}, {0}),
+        (Dim("N"), {1, 2, 3, 7, 64, 257}, {0}),
         (Dim("N", 2, 5), {2, 3, 5}, {1, 6}),
         (Dim("N", 1, 1), {1}, {0, 2}),
         (Dim("N", 16, 32), {16, 32}, {15, 33}),
-        (Dim("N", 100, 300), {100}, {99, 301}),
+        (Dim("N", 100, 300), {100, 257, 300}, {99, 301}),
     ],
 )
 def test_the_batch_is_tried_at_every_size_that_is_promised_and_one_step_outside(batch, inside, beyond):
