@@ -204,7 +204,7 @@ def healthy(sound: Path, pool: Pool) -> dict[str, float]:
             )
             tried = Tried(graph, feeds, Stored(Path(name), known["index"], lines.values))
             for entry in tried.deviations():
-                kind = graph.node(entry.value).op_type
+                kind = graph.producer[entry.value].op_type
                 worst[kind] = max(worst.get(kind, 0.0), entry.local)
     return worst
 

@@ -9,6 +9,9 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deploykit.errors import RefusedError
+from deploykit.foreign import brief
+
 if TYPE_CHECKING:
     import onnx
 
@@ -22,11 +25,30 @@ _ABOUT_THE_MAKER = ("doc_string", "metadata_props")
 """Fields with no meaning for the answer; the torch exporter keeps stack traces with absolute paths in them."""
 
 
-def load(path: Path) -> onnx.ModelProto:
-    """The model at `path` with its external data inside."""
+def load(path: Path, *, external: bool = True) -> onnx.ModelProto:
+    """The model at `path`.
+
+    Args:
+        path: the file.
+        external: with its external data inside; without, its tensors only say where that is.
+
+    Raises:
+        RefusedError: the file is no ONNX model, or what belongs beside it is missing.
+        OSError: it cannot be read.
+    """
     import onnx
 
-    return onnx.load(str(path))
+    try:
+        model = onnx.load(str(path), load_external_data=external)
+    except (OSError, MemoryError):  # about the machine, not the file
+        raise
+    except Exception as error:  # protobuf's and onnx's errors share no base
+        text = brief(str(error)) or type(error).__name__
+        hint = "give a file that an ONNX exporter wrote"
+        raise RefusedError(path.name, f"not an ONNX model: {text}", hint) from error
+    if not model.graph.node and not model.graph.output:
+        raise RefusedError(path.name, "an ONNX model without a graph", "export it again")
+    return model
 
 
 def opset(model: onnx.ModelProto) -> int:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import onnx
 
+from deploykit.distances import rms, rmse
 from deploykit.errors import WorkError
 from deploykit.localization import instrument, search
 from deploykit.localization.graph import Graph
+from deploykit.onnx_session import LITERAL, optimized
 from deploykit.signature import Feeds
 
 LEVELS = {"basic": "ORT_ENABLE_BASIC", "extended": "ORT_ENABLE_EXTENDED", "all": "ORT_ENABLE_ALL"}
@@ -63,7 +63,7 @@ class Rewriting:
 
 def session_runs(model: onnx.ModelProto, feeds: Feeds) -> Runs:
     """How `find` asks onnxruntime itself."""
-    return lambda level, disabled: instrument.run(model, feeds, level, list(disabled))
+    return lambda level, disabled: instrument.run(model, feeds, level, disabled)
 
 
 def find(runs: Runs, expected: Feeds) -> Rewriting | None:
@@ -73,7 +73,7 @@ def find(runs: Runs, expected: Feeds) -> Rewriting | None:
         runs: see Runs.
         expected: the right outputs by name.
     """
-    literal = off(expected, runs(instrument.LITERAL, ()))
+    literal = off(expected, runs(LITERAL, ()))
     deployed = off(expected, runs(LEVELS["all"], ()))
     if not deployed > TIMES * max(literal, 2.0**-24):
         return None
@@ -115,7 +115,7 @@ def off(expected: Feeds, actual: Feeds) -> float:
         found = actual.get(name)
         if found is None or found.shape != array.shape or not search.same_pattern(array, found):
             return math.inf
-        error, level = search.rmse(array, found), search.rms(array)
+        error, level = rmse(array, found), rms(array)
         worst = max(worst, error / level if level else (math.inf if error else 0.0))
     return worst
 
@@ -164,23 +164,7 @@ def site(graph: Graph, feeds: Feeds, rewriting: Rewriting) -> Site | None:
 
 def _optimized(graph: Graph, level: str, disabled: tuple[str, ...]) -> list[onnx.NodeProto]:
     """The nodes that onnxruntime makes of the graph."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
-    extra: dict[str, Any] = {"disabled_optimizers": list(disabled)} if disabled else {}
-    with tempfile.TemporaryDirectory(prefix="deploykit-") as folder:
-        target = Path(folder) / "optimized.onnx"
-        options.optimized_model_filepath = str(target)
-        try:
-            ort.InferenceSession(
-                instrument.handed(graph.model, Path(folder)), options, providers=["CPUExecutionProvider"], **extra
-            )
-            return list(onnx.load(str(target), load_external_data=False).graph.node)
-        except Exception as error:  # the edge to onnxruntime, whose exceptions share no base
-            text = " ".join(str(error).split())[:300]
-            raise WorkError("optimized graph", text or type(error).__name__, "see --debug", "RUN_ERROR") from error
+    return list(optimized(graph.model, level, disabled, external=False).graph.node)
 
 
 def _signature(node: onnx.NodeProto) -> tuple[str, tuple[str, ...], tuple[str, ...]]:

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
+from deploykit.distances import unequal
 from deploykit.localization.graph import Graph
+from deploykit.onnx_graph import decoded
 from deploykit.signature import Feeds
 
 _SHOWN = 3
@@ -27,8 +29,7 @@ def weights(graph: Graph, region: list[int], source: Feeds, parameters: tuple[st
     """
     found = {}
     for name in graph.weights(region):
-        tensor = graph.initializer(name)
-        if tensor is not None and (text := _differs(name, numpy_helper.to_array(tensor), source, parameters)):
+        if text := _differs(name, graph.array(name), source, parameters):
             found[name] = text
     return found
 
@@ -50,9 +51,7 @@ def _differs(name: str, actual: Any, source: Feeds, parameters: tuple[str, ...])
 def _counted(name: str, expected: Any, actual: Any, origin: str) -> str:
     if expected.shape != actual.shape or expected.dtype != actual.dtype:
         return ""
-    wrong = expected != actual
-    if expected.dtype.kind == "f":
-        wrong &= ~(np.isnan(expected) & np.isnan(actual))
+    wrong = unequal(expected, actual)
     count = int(np.count_nonzero(wrong))
     if not count:
         return ""
@@ -65,7 +64,7 @@ def changes(graph: Graph, base: Graph, value: str) -> list[str]:
     """How the node that computes `value` differs from the one of a sound graph: operator, attributes, constants."""
     if value not in base.values:
         return []
-    node, sound = graph.node(value), base.node(value)
+    node, sound = graph.producer[value], base.producer[value]
     if node.op_type != sound.op_type:
         return [f"{node.op_type} where the bundle's onnx has {sound.op_type}"]
     here, there = _attributes(node), _attributes(sound)
@@ -75,7 +74,7 @@ def changes(graph: Graph, base: Graph, value: str) -> list[str]:
         if here.get(key) != there.get(key)
     ]
     for own, other in zip(node.input, sound.input, strict=False):
-        one, two = graph.initializer(own), base.initializer(other)
+        one, two = graph.initializers.get(own), base.initializers.get(other)
         if one is not None and two is not None and (text := _constants(own, two, one)):
             found.append(text)
         elif own != other and (one is None) and (two is None):
@@ -88,7 +87,7 @@ def _attributes(node: onnx.NodeProto) -> dict[str, str]:
 
 
 def _constants(name: str, sound: onnx.TensorProto, found: onnx.TensorProto) -> str:
-    expected, actual = numpy_helper.to_array(sound), numpy_helper.to_array(found)
+    expected, actual = decoded(sound), decoded(found)
     if expected.shape != actual.shape:
         return f"{name} has shape {list(actual.shape)}, in the bundle's onnx {list(expected.shape)}"
     return _counted(name, expected, actual, "the bundle's onnx")

@@ -9,31 +9,22 @@ from typing import Any
 import onnx
 from onnx import helper
 
-from deploykit import onnx_file
+from deploykit import onnx_graph
 
 
-class Graph:
-    """The main graph of an ONNX model.
+class Graph(onnx_graph.Graph):
+    """The top graph of an ONNX model, its nodes in topological order.
 
     Attributes:
-        model: with its external data inside.
-        inputs: names of the graph's inputs that are no initializers, in order.
-        outputs: names of its outputs, in order.
         constants: names of initializers and of everything computed from them alone.
         values: names of all other values that nodes compute, in topological order.
     """
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self.model = model
-        graph = model.graph
-        self._initializers = {tensor.name: tensor for tensor in graph.initializer}
-        self._sparse = {tensor.values.name: tensor for tensor in graph.sparse_initializer}
-        stored = {*self._initializers, *self._sparse}
-        self.inputs = [value.name for value in graph.input if value.name not in stored]
-        self.outputs = [value.name for value in graph.output]
-        self.nodes = _sorted(list(graph.node), {*stored, *(value.name for value in graph.input)})
-        self._producer = {name: index for index, node in enumerate(self.nodes) for name in node.output if name}
-        self.constants = set(stored)
+    def __init__(self, model: onnx.ModelProto, folder: Path | None = None) -> None:
+        super().__init__(model, folder)
+        self.constants = {*self.initializers, *self.sparse}
+        self.nodes = _sorted(self.nodes, {*self.constants, *self.inputs})
+        self._places = {name: index for index, node in enumerate(self.nodes) for name in node.output if name}
         self.values: list[str] = []
         for node in self.nodes:
             fixed = all(name in self.constants for name in reads(node)) and node.op_type not in _RANDOM
@@ -43,32 +34,19 @@ class Graph:
             else:
                 self.values += names
 
-    @classmethod
-    def load(cls, path: Path) -> Graph:
-        """The graph of the model at `path`."""
-        return cls(onnx_file.load(path))
-
-    def node(self, value: str) -> onnx.NodeProto:
-        """The node that computes `value`."""
-        return self.nodes[self._producer[value]]
-
-    def initializer(self, name: str) -> onnx.TensorProto | None:
-        """The dense initializer of that name; None when there is none."""
-        return self._initializers.get(name)
-
     def region(self, values: Iterable[str], given: set[str]) -> list[int]:
         """Positions of the nodes that compute `values` when those of `given` are known, in topological order.
 
         The values themselves are computed even where they are in `given`.
         """
         found: set[int] = set()
-        pending = [self._producer[value] for value in values if value in self._producer]
+        pending = [self._places[value] for value in values if value in self._places]
         while pending:
             index = pending.pop()
             if index in found:
                 continue
             found.add(index)
-            pending += [self._producer[n] for n in reads(self.nodes[index]) if n in self._producer and n not in given]
+            pending += [self._places[n] for n in reads(self.nodes[index]) if n in self._places and n not in given]
         return sorted(found)
 
     def taken(self, region: list[int], given: set[str]) -> list[str]:
@@ -84,7 +62,7 @@ class Graph:
     def weights(self, region: list[int]) -> list[str]:
         """Names of the initializers that a region reads."""
         names = (name for index in region for name in reads(self.nodes[index]))
-        return [name for name in dict.fromkeys(names) if name in self._initializers]
+        return [name for name in dict.fromkeys(names) if name in self.initializers]
 
     def cut(self, values: list[str], given: dict[str, int]) -> tuple[onnx.ModelProto, dict[str, str]]:
         """A model that computes `values` from the values in `given` and from graph inputs.
@@ -111,9 +89,9 @@ class Graph:
         inputs = [helper.make_tensor_value_info(name, given[name], None) for name in self.taken(region, known)]
         outputs = [self._output(value, shown[value]) for value in values]
         read = {name for index in region for name in reads(self.nodes[index])}
-        stored = [tensor for name, tensor in self._initializers.items() if name in read]
+        stored = [tensor for name, tensor in self.initializers.items() if name in read]
         graph = helper.make_graph(nodes, "part", inputs, outputs, stored)
-        graph.sparse_initializer.extend(tensor for name, tensor in self._sparse.items() if name in read)
+        graph.sparse_initializer.extend(tensor for name, tensor in self.sparse.items() if name in read)
         return self._model(graph), shown
 
     def _output(self, value: str, shown: str) -> onnx.ValueInfoProto:

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper
 
-from deploykit import onnx_file
-from deploykit.errors import WorkError
+from deploykit import onnx_session
 from deploykit.localization.graph import Graph
+from deploykit.onnx_session import LITERAL
 from deploykit.signature import Feeds
 
 CHUNK_BYTES = 512 << 20
 """Bytes of values that one session may give at once; with their references beside them that is a gigabyte."""
 
-LITERAL = "ORT_DISABLE_ALL"
 
-_INLINE = 1_500_000_000
-"""Bytes of weights up to which a model is handed over in memory: protobuf ends at 2 GiB."""
-
-
-def run(model: onnx.ModelProto, feeds: Feeds, level: str = LITERAL, disabled: list[str] | None = None) -> Feeds:
+def run(model: onnx.ModelProto, feeds: Feeds, level: str = LITERAL, disabled: Sequence[str] = ()) -> Feeds:
     """The outputs of `model` on the CPU, by name.
 
     Args:
@@ -37,33 +30,7 @@ def run(model: onnx.ModelProto, feeds: Feeds, level: str = LITERAL, disabled: li
     Raises:
         WorkError: RUN_ERROR, onnxruntime refuses the model or fails on it.
     """
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
-    extra: dict[str, Any] = {"disabled_optimizers": disabled} if disabled else {}
-    try:
-        with tempfile.TemporaryDirectory(prefix="deploykit-") as folder:
-            session = ort.InferenceSession(
-                handed(model, Path(folder)), options, providers=["CPUExecutionProvider"], **extra
-            )
-            names = [value.name for value in session.get_outputs()]
-            taken = {value.name: np.asarray(feeds[value.name], order="C") for value in session.get_inputs()}
-            return dict(zip(names, session.run(names, taken), strict=True))
-    except Exception as error:  # the edge to onnxruntime, whose exceptions share no base
-        text = " ".join(str(error).split())[:300]
-        raise WorkError("instrumented graph", text or type(error).__name__, "see --debug", "RUN_ERROR") from error
-
-
-def handed(model: onnx.ModelProto, folder: Path) -> bytes | str:
-    """What onnxruntime opens: the model in memory, or its path in `folder` where it is too large for that."""
-    if onnx_file.weight_bytes(model) <= _INLINE:
-        return bytes(model.SerializeToString())
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    onnx_file.save(copy, folder / "part.onnx", 0)
-    return str(folder / "part.onnx")
+    return onnx_session.run(onnx_session.open_session(model, level, disabled=disabled), feeds)
 
 
 def element_type(array: np.ndarray[Any, Any]) -> int:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from deploykit import distances
+from deploykit.distances import Array, centred_rms, rms, rmse
 
 BAD = 16.0
 """Times the local noise from which a value is bad. Healthy operators of onnxruntime measure at most 2.8 on the networks
@@ -65,30 +64,12 @@ def same_pattern(expected: Array, actual: Array) -> bool:
     return all(bool(np.array_equal(m(expected), m(actual))) for m in (np.isnan, np.isposinf, np.isneginf))
 
 
-def rms(array: Array) -> float:
-    """Root mean square of the finite elements; 0.0 without any."""
-    finite = array[np.isfinite(array)].astype(np.float64)
-    return float(np.sqrt(np.mean(finite**2))) if finite.size else 0.0
-
-
-def rmse(expected: Array, actual: Array) -> float:
-    """Root mean square of the difference over the elements that are finite in both; 0.0 without any."""
-    both = np.isfinite(expected) & np.isfinite(actual)
-    difference = actual[both].astype(np.float64) - expected[both].astype(np.float64)
-    return float(np.sqrt(np.mean(difference**2))) if difference.size else 0.0
-
-
 def sqnr_db(expected: Array, actual: Array) -> float:
-    """20·log10 of the part of `expected` that depends on the input (its mean over rows taken off) over the error."""
+    """Centred SQNR of a value, as the budget has it; minus infinity for another shape or non-finite pattern."""
     if expected.shape != actual.shape or not same_pattern(expected, actual):
         return -math.inf
-    error = rmse(expected, actual)
-    wide = np.where(np.isfinite(expected), expected, 0).astype(np.float64)
-    rows = wide.ndim > 1 and wide.shape[0] > 1
-    signal = rms(wide - wide.mean(axis=0 if rows else None, keepdims=True))
-    if error == 0.0:
-        return math.inf
-    return 20.0 * math.log10(signal / error) if signal > 0.0 else -math.inf
+    signal = centred_rms(expected, len(expected) if expected.ndim else None)
+    return distances.sqnr_db(signal, rmse(expected, actual))
 
 
 def suspects(deviations: list[Deviation], bad: float = BAD) -> list[Deviation]:

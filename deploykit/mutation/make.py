@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,13 +59,6 @@ def one(artifact: Path, runtime: str, folder: Path, site: Site) -> Made:
 
         return onnx_mutants.mutate(artifact, folder, site)
     return archive_mutants.mutate(artifact, folder, site)
-
-
-def make(artifact: Path, runtime: str, precision: str, folder: Path, seed: int, count: int = DOZEN) -> Iterator[Made]:
-    """Every mutant in turn; each replaces the one before it, so that there is never more than one copy on disk."""
-    chosen, _ = sites(artifact, runtime, precision, seed, count)
-    for site in chosen:
-        yield one(artifact, runtime, folder, site)
 
 
 def scaled(place: str, amount: float) -> Site:

@@ -12,7 +12,7 @@ from onnx import external_data_helper
 from deploykit.errors import UsageError, from_os_error
 from deploykit.mutation import faults, onnx_rewrites
 from deploykit.mutation.faults import Made, Site
-from deploykit.mutation.onnx_graph import BYTES, FLOATS, Graph, Weight
+from deploykit.mutation.onnx_weights import BYTES, FLOATS, Graph, Weight
 
 _FLOAT_ORDER = (
     faults.SCALED, faults.FLIPPED, faults.ACTIVATION, faults.UNBIASED, faults.DIM, faults.EPSILON, faults.SWAPPED,
@@ -34,7 +34,7 @@ def order(precision: str) -> tuple[str, ...]:
 
 def opened(artifact: Path) -> Graph:
     """The graph of the file, external data left where it is."""
-    return Graph(onnx.load(str(artifact), load_external_data=False), artifact.parent)
+    return Graph.load(artifact, external=False)
 
 
 def places(graph: Graph, fault: str) -> list[str]:

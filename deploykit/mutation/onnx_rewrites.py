@@ -10,7 +10,8 @@ from onnx import numpy_helper
 
 from deploykit.mutation import faults
 from deploykit.mutation.faults import Site
-from deploykit.mutation.onnx_graph import Graph, attribute, scalars
+from deploykit.mutation.onnx_weights import Graph, scalars
+from deploykit.onnx_graph import attribute
 
 SMALL = 1e-4
 """Constants up to this size are what an exporter's tolerance can swallow."""
@@ -27,7 +28,7 @@ _NORMS = {
 
 
 def _node(graph: Graph, value: str) -> onnx.NodeProto:
-    return graph.maker[value]
+    return graph.producer[value]
 
 
 def _activations(graph: Graph) -> list[str]:
@@ -94,7 +95,7 @@ def _output_pairs(graph: Graph) -> list[str]:
     found = []
     for index, first in enumerate(graph.model.graph.output):
         for second in graph.model.graph.output[index + 1 :]:
-            computed = first.name in graph.maker and second.name in graph.maker
+            computed = first.name in graph.producer and second.name in graph.producer
             if computed and first.type == second.type and first.type.tensor_type.HasField("shape"):
                 found.append(f"{first.name} <-> {second.name}")
     return found
@@ -133,7 +134,7 @@ def _symbolic(value: onnx.ValueInfoProto) -> bool:
 def _fixed_dim(graph: Graph, site: Site) -> None:
     """The batch is a number: in the shape of a Reshape, as a tracer bakes it, or in the input's type."""
     rows = int(site.amount or 2)
-    node = graph.maker.get(site.place)
+    node = graph.producer.get(site.place)
     if node is None:
         value = next(value for value in graph.model.graph.input if value.name == site.place)
         value.type.tensor_type.shape.dim[0].dim_value = rows

@@ -1,4 +1,4 @@
-"""Comparing outputs, pure: structure, dtype, shape, non-finite pattern, exact kinds, then distances in float64.
+"""Comparing outputs, pure: structure, dtype, shape, non-finite pattern, exact kinds, and which element is worst.
 
 Every function takes expected before actual. Nothing broadcasts, nothing wraps, and a NaN in a statistic is a failure.
 """
@@ -6,14 +6,11 @@ Every function takes expected before actual. Nothing broadcasts, nothing wraps, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deploykit.distances import Array
 from deploykit.signature import Feeds
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -94,43 +91,6 @@ def exact(name: str, expected: Array, actual: Array) -> Mismatch | None:
     if not count:
         return None
     return Mismatch(name, "VALUE_MISMATCH", _first(wrong, expected, actual), "different", count)
-
-
-def rmse(expected: Array, actual: Array) -> float:
-    """Root mean square difference, in float64, over the elements that are finite in `expected` (0.0 without any).
-
-    Not finite when `actual` is not finite where `expected` is.
-    """
-    wide = np.complex128 if expected.dtype.kind == "c" else np.float64
-    finite = np.isfinite(expected)
-    difference = actual[finite].astype(wide) - expected[finite].astype(wide)
-    return float(np.sqrt(np.mean(np.abs(difference) ** 2))) if difference.size else 0.0
-
-
-def rms(array: Array) -> float:
-    """Root mean square of the finite elements, 0.0 when there are none."""
-    finite = array[np.isfinite(array)]
-    return float(np.sqrt(np.mean(np.abs(finite).astype(np.float64) ** 2))) if finite.size else 0.0
-
-
-def centred_rms(array: Array, rows: int | None) -> float:
-    """RMS of what depends on the input: the batch mean is taken off first (the overall mean where there is no batch).
-
-    A network with a large constant part would hide a drowned signal behind a good plain SQNR. Elements that are not
-    finite count neither in a mean nor in the RMS.
-    """
-    per_row = rows is not None and rows > 1 and array.shape[:1] == (rows,)
-    axis, finite = (0 if per_row else None), np.isfinite(array)
-    wide = np.where(finite, array, 0).astype(np.complex128 if array.dtype.kind == "c" else np.float64)
-    mean = wide.sum(axis, keepdims=True) / np.maximum(finite.sum(axis, keepdims=True), 1)
-    return rms((wide - mean)[finite])
-
-
-def sqnr_db(signal: float, error: float) -> float:
-    """20·log10(signal/error) of two RMS values; infinite for no error, minus infinity for no signal."""
-    if error == 0.0:
-        return float("inf")
-    return float(20.0 * np.log10(signal / error)) if signal > 0.0 else float("-inf")
 
 
 def distance(expected: Array, actual: Array) -> Array:

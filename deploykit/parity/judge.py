@@ -8,6 +8,7 @@ from itertools import permutations
 
 import numpy as np
 
+from deploykit.distances import rms, rmse
 from deploykit.parity import compare, indices, masking
 from deploykit.parity.budget import Budget
 from deploykit.parity.decisions import Decisions
@@ -214,7 +215,7 @@ class Judge:
     def _indices(self, case: Case, name: str, actual: np.ndarray) -> bool:
         """Whether the scores behind the indices settle the matter."""
         budget = self.budget_of(name)
-        spread = max(case.score_noise.get(name, 0.0), 2.0**-24 * compare.rms(case.scores[name]))
+        spread = max(case.score_noise.get(name, 0.0), 2.0**-24 * rms(case.scores[name]))
         allowed = 2.0 * 4.0 * (budget.max_r or 0.0) * spread
         found = indices.picked(case, name, self.index_outputs[name], actual, allowed)
         if found is None:
@@ -282,7 +283,7 @@ class Judge:
             return False
         if expected.dtype.kind != "f":
             return True
-        return compare.rmse(truth(case, name), actual) <= 2.0 * self.values.rms_budget(case, name, self.budget_of(name))
+        return rmse(truth(case, name), actual) <= 2.0 * self.values.rms_budget(case, name, self.budget_of(name))
 
 
 def _chosen(case: Case, name: str, actual: np.ndarray, kept: np.ndarray) -> tuple[Case, np.ndarray]:
@@ -293,7 +294,7 @@ def _chosen(case: Case, name: str, actual: np.ndarray, kept: np.ndarray) -> tupl
     near = {name: case.near[name][:, kept]} if name in case.near else {}
     expected = case.expected[name][kept]
     half = case.noise[name].half if name in case.noise else None
-    noise = {name: Noise(compare.rmse(expected64.get(name, expected), expected), half)}
+    noise = {name: Noise(rmse(expected64.get(name, expected), expected), half)}
     cut = replace(case, expected={name: expected}, expected64=expected64, noise=noise, near=near)
     return replace(cut, rows=None, relation=""), actual[kept]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from deploykit.parity import compare
+from deploykit.distances import rms, rmse
 from deploykit.parity.budget import Budget
 from deploykit.parity.ledger import Ledger
 from deploykit.parity.scale import Scale, truth
@@ -60,8 +60,8 @@ class Relations:
     def _repeats(self, case: Case, name: str, earlier: np.ndarray, actual: np.ndarray) -> None:
         if earlier.shape != actual.shape or earlier.dtype.kind not in "fiub":
             return
-        error = compare.rmse(earlier.astype(np.float64), actual.astype(np.float64))
-        level = compare.rms(earlier.astype(np.float64))
+        error = rmse(earlier.astype(np.float64), actual.astype(np.float64))
+        level = rms(earlier.astype(np.float64))
         value = error / level if level else error
         verdict: CheckVerdict = "pass" if value <= REPEATS else "fail"
         reason = "the same input again gives the same answer" if verdict == "pass" else "the session remembers calls"
@@ -76,7 +76,7 @@ class Relations:
         place = {_row(before, row): row for row in range(before.rows or 0)}
         order = [place.get(_row(case, row), row) for row in range(before.rows or 0)]
         with np.errstate(invalid="ignore"):
-            moved = compare.rms(mixed.astype(np.float64) - plain[order])
+            moved = rms(mixed.astype(np.float64) - plain[order])
         self.equivariant = self.equivariant and moved <= EQUIVARIANT * spread
 
     def _first_row(
@@ -91,10 +91,10 @@ class Relations:
         if not (np.isfinite(alone[0]).all() and np.isfinite(company[0]).all()):
             return
         eager = truth(case, name)[0] - truth(before, name)[0]
-        if compare.rms(eager) > OWN_MOVE * spread:  # eager mixes its batch itself: values say whether that is kept
+        if rms(eager) > OWN_MOVE * spread:  # eager mixes its batch itself: values say whether that is kept
             return
         moved = (company[0].astype(np.float64) - alone[0]) - eager
-        value = compare.rms(moved) / spread
+        value = rms(moved) / spread
         verdict: CheckVerdict = "pass"
         reason = "a sample does not feel the rest of its batch"
         if not value <= budget.max_mates:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from deploykit.parity import compare
+from deploykit.distances import centred_rms, rms
 from deploykit.parity.budget import ULP32
 from deploykit.reference import Case, Noise
 
@@ -55,15 +55,15 @@ class Scale:
                 classifier, first = classifier_output(case), False
             for name in (name for name, array in case.expected.items() if array.dtype.kind == "f"):
                 exact = truth(case, name)
-                signal[name] = max(signal.get(name, 0.0), compare.centred_rms(exact, case.rows))
+                signal[name] = max(signal.get(name, 0.0), centred_rms(exact, case.rows))
                 spread.setdefault(name, _typical(exact, case.rows))  # of the first: real samples, where there are any
-                own, level = case.noise.get(name, Noise(None)).fp32 or 0.0, compare.rms(exact)
+                own, level = case.noise.get(name, Noise(None)).fp32 or 0.0, rms(exact)
                 noise[name] = max(noise.get(name, 0.0), own / level if level else 0.0)
         return cls(signal, noise, classifier, spread)
 
     def signal_of(self, case: Case, name: str) -> float:
         """The signal an error is compared with: the case's own where it has rows enough, at least the judged one."""
-        own = compare.centred_rms(truth(case, name), case.rows) if (case.rows or MIN_ROWS) >= MIN_ROWS else 0.0
+        own = centred_rms(truth(case, name), case.rows) if (case.rows or MIN_ROWS) >= MIN_ROWS else 0.0
         return max(own, self.signal.get(name, 0.0))
 
     def noise_of(self, case: Case, name: str) -> float:
@@ -78,7 +78,7 @@ class Scale:
         judged = case.input_class in IN_DISTRIBUTION and exact.size >= SMALL
         pooled = 0.0 if judged and strong else self.noise.get(name, 0.0)
         unit = {"float64": 2.0**-53, "float16": 2.0**-11}.get(case.expected[name].dtype.name, ULP32)
-        floor = max(unit, pooled) * compare.rms(exact)
+        floor = max(unit, pooled) * rms(exact)
         own = case.noise.get(name, Noise(None)).fp32 or 0.0
         if case.input_class == "extreme":
             own = max(own, UNDERFLOW)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from deploykit.distances import rms, rmse, sqnr_db
 from deploykit.parity import compare
 from deploykit.parity.budget import FP32, Budget
 from deploykit.parity.judge import Failure
@@ -62,7 +63,7 @@ class Unit:
         if self.budget.max_r is not None:
             factor = self.budget.small_factor if target.size < SMALL else 1.0
             return factor * self.budget.max_r * self.scale.noise_of(case, name)
-        signal = self.scale.signal_of(case, name) or compare.rms(target)
+        signal = self.scale.signal_of(case, name) or rms(target)
         return float(signal * 10.0 ** (-(self.budget.min_sqnr_db or 0.0) / 20.0))
 
     def moved(self, case: Case, original: Feeds | Failure, mutant: Feeds | Failure) -> float:
@@ -91,7 +92,7 @@ class Unit:
         if name in case.near:  # the gate asks nothing of elements that sit on a step
             smooth = compare.distance(*case.near[name]) <= allowed
             original, mutant = original[smooth], mutant[smooth]
-        error = compare.rmse(original, mutant)
+        error = rmse(original, mutant)
         return error / allowed if allowed else (math.inf if error else 0.0)
 
 
@@ -120,7 +121,7 @@ def eager_sqnr_db(scale: Scale, cases: Iterable[Case]) -> tuple[float | None, fl
         for name, array in case.expected.items():
             if array.dtype.kind != "f":
                 continue
-            value = compare.sqnr_db(scale.signal_of(case, name), scale.noise_of(case, name))
+            value = sqnr_db(scale.signal_of(case, name), scale.noise_of(case, name))
             if best is None or value > best:
                 best, needed = value, MIN_SQNR_HALF_DB if array.dtype.itemsize == 2 else MIN_SQNR_DB
     return best, needed

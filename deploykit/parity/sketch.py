@@ -9,7 +9,7 @@ from hashlib import sha256
 import numpy as np
 from numpy.typing import NDArray
 
-from deploykit.parity import compare
+from deploykit.distances import rms
 from deploykit.parity.scale import IN_DISTRIBUTION, Scale, truth
 from deploykit.reference import Case
 from deploykit.signature import Feeds
@@ -99,7 +99,7 @@ def _sketch(case: Case, name: str, scale: Scale) -> Sketch:
         name in case.expected64,
         exact.size,
         int(np.isfinite(exact).sum()),
-        compare.rms(exact),
+        rms(exact),
         scale.noise_of(case, name),
         projected(exact),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from deploykit.parity import compare
+from deploykit.distances import rms, rmse, sqnr_db
 from deploykit.parity.budget import FP32, Budget
 from deploykit.parity.ledger import Ledger, grade, point_at
 from deploykit.parity.scale import IN_DISTRIBUTION, Scale, is_small, truth
@@ -58,7 +58,7 @@ class Values:
     def _relative_noise(self, case: Case, name: str, actual: np.ndarray, budget: Budget) -> None:
         """R against float64; against eager fp32 with a fixed floor where the reference is weak."""
         target = truth(case, name)
-        base, error = self.scale.noise_of(case, name), compare.rmse(target, actual)
+        base, error = self.scale.noise_of(case, name), rmse(target, actual)
         value = error / base if base else (0.0 if error == 0.0 else math.inf)
         factor = budget.small_factor if is_small(case, target.size) else 1.0
         limit = (budget.max_r or 0.0) * factor
@@ -76,9 +76,9 @@ class Values:
         ordinary = case.input_class in ORDINARY
         if not ordinary and self._half(case, name, target, actual, budget):
             return  # off the distribution a fixed number of decibels says little; eager's own half precision says it
-        error = compare.rmse(target, actual)
+        error = rmse(target, actual)
         signal = self.scale.signal_of(case, name)
-        value = compare.sqnr_db(signal or compare.rms(target), error)  # a constant output has no centred signal
+        value = sqnr_db(signal or rms(target), error)  # a constant output has no centred signal
         floor, warn = budget.min_sqnr_db or 0.0, budget.warn_sqnr_db or 0.0
         if case.input_class in IN_DISTRIBUTION and signal:
             self.exactness.append((value, case, name))
@@ -110,7 +110,7 @@ class Values:
         own, limit = case.noise.get(name, Noise(None)).half, budget.max_half_ratio
         if limit is None or not own:
             return False
-        value = compare.rmse(target, actual) / own
+        value = rmse(target, actual) / own
         verdict, code = grade(value, limit, limit)
         reason = "times the error of eager in half precision"
         if verdict == "fail":
@@ -139,7 +139,7 @@ def accurate(case: Case, name: str) -> np.ndarray:
         return np.ones(expected.shape, bool)
     finite = np.isfinite(expected) & np.isfinite(exact)
     with np.errstate(invalid="ignore"):
-        close = np.abs(expected - exact) <= ACCURATE * np.maximum(np.abs(exact), compare.rms(exact))
+        close = np.abs(expected - exact) <= ACCURATE * np.maximum(np.abs(exact), rms(exact))
     return np.where(finite, close, ~np.isfinite(exact) & ~np.isfinite(expected))
 
 

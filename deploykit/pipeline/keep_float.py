@@ -19,8 +19,9 @@ from deploykit.bundle import Bundle, Manifest, VariantRecord
 from deploykit.errors import DeploykitError, UsageError, WorkError
 from deploykit.isolation import Pool
 from deploykit.parity.values import ORDINARY
-from deploykit.pipeline.quantized import Ranked, rank
+from deploykit.pipeline.quantized import rank
 from deploykit.progress import Progress
+from deploykit.results import Ranked
 
 if TYPE_CHECKING:
     from deploykit.pipeline.judging import Gate  # imports scipy, which export does without

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploykit.bundle import Bundle, CaseRecord, VariantRecord
 from deploykit.isolation import Pool
 from deploykit.parity.scale import IN_DISTRIBUTION
-from deploykit.results import Check, CheckVerdict, from_data
+from deploykit.results import Check, CheckVerdict, Ranked, from_data
 
 if TYPE_CHECKING:
     from deploykit.pipeline.judging import Answers, Gate  # imports scipy, which export does without
@@ -22,31 +21,6 @@ SMALLEST = 2.0**-24
 
 MAX_CASE_BYTES = 2 << 20
 """Of the cases to run again for these checks the largest below this is taken: a batch of 3 for images of 224 pixels."""
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """A quantized node, and what it costs.
-
-    Attributes:
-        node: name in the float32 graph.
-        module: the module whose weight it reads, `layer1.0.conv1`; its output's name where the weight has no name.
-        local_db: SQNR of its output when it alone is quantized.
-        cumulative_db: SQNR of its output when all are.
-        noise: mean square of the model's output error when it alone is quantized, relative to the output's variance.
-        gain_db: what the model's outputs gain when it alone stays in float.
-        weights: share of all weights of matrix products and convolutions.
-        keep: node names for `keep_float` that leave it in float.
-    """
-
-    node: str
-    module: str
-    local_db: float
-    cumulative_db: float
-    noise: float
-    gain_db: float
-    weights: float
-    keep: tuple[str, ...]
 
 
 def examine(
@@ -142,7 +116,7 @@ def rank(
         case=str(gate.bundle.path / probe.file),
         input_names=[spec.name for spec in gate.bundle.manifest.signature.inputs],
     )
-    return tuple(Ranked(**{**entry, "keep": tuple(entry["keep"])}) for entry in found)
+    return tuple(from_data(Ranked, entry) for entry in found)
 
 
 def _case(gate: Gate, answers: Answers) -> CaseRecord | None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from deploykit.quantization.graph import Array, Graph, attribute, given
+from deploykit.onnx_graph import Array, attribute, given
+from deploykit.quantization.graph import Graph
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,9 @@ def _constant(
     graph: Graph, weight: str, scale: str, zero: str, axis: int, block: int = 0, product: Array | None = None
 ) -> Iterator[Constant]:
     if graph.kind(weight) in _INTEGERS:
-        q = graph.array(weight)
+        q = graph.known(weight)
         assert q is not None  # it has a kind, so it is there
-        yield Constant(weight, q, graph.array(scale), graph.array(zero) if zero else None, axis, block, product)
+        yield Constant(weight, q, graph.known(scale), graph.known(zero) if zero else None, axis, block, product)
 
 
 def _dequantized(graph: Graph, node: onnx.NodeProto) -> Iterator[Constant]:
@@ -138,7 +139,7 @@ def _assumed(graph: Graph, node: onnx.NodeProto) -> Array | None:
         scales = []
         for name in reader.input[:2]:
             source = graph.producer.get(name)
-            known = graph.array(source.input[1]) if source and source.op_type == "DequantizeLinear" else None
+            known = graph.known(source.input[1]) if source and source.op_type == "DequantizeLinear" else None
             scales.append(known)
         if scales[0] is not None and scales[1] is not None:
             beta = float(attribute(reader, "beta", 1.0)) if reader.op_type == "Gemm" else 1.0
@@ -176,8 +177,8 @@ def _bias(graph: Graph, node: onnx.NodeProto) -> Iterator[Constant]:
     if node.op_type not in _BIASES:
         return
     place, first, second = _BIASES[node.op_type]
-    left, right = graph.array(given(node, first)), graph.array(given(node, second))
-    q = graph.array(given(node, place))
+    left, right = graph.known(given(node, first)), graph.known(given(node, second))
+    q = graph.known(given(node, place))
     if q is not None and left is not None and right is not None:
         yield Constant(given(node, place), q, left.astype(np.float64) * right.astype(np.float64))
 
@@ -189,13 +190,13 @@ def _blocks(graph: Graph, node: onnx.NodeProto) -> Iterator[Constant]:
     """
     rows, columns = attribute(node, "K", 0), attribute(node, "N", 0)
     bits, block = attribute(node, "bits", 4), attribute(node, "block_size", 32)
-    packed, scale = graph.array(given(node, 1)), graph.array(given(node, 2))
+    packed, scale = graph.known(given(node, 1)), graph.known(given(node, 2))
     if packed is None or scale is None or bits not in (2, 4, 8) or len(given(node, 4)):
         return
     blocks = -(-rows // block)
     q = _unpacked(packed.reshape(columns, -1), bits)[:, : blocks * block][:, :rows]
     zero = np.full((columns, blocks), 1 << (bits - 1), np.float64)
-    given_zero = graph.array(given(node, 3))
+    given_zero = graph.known(given(node, 3))
     if given_zero is not None and given_zero.dtype == np.uint8:
         zero = _unpacked(given_zero.reshape(columns, -1), bits)[:, :blocks].astype(np.float64)
     elif given_zero is not None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from deploykit.quantization.graph import COMPUTING, Graph, given
+from deploykit.onnx_graph import given
+from deploykit.quantization.graph import COMPUTING, Graph
 from deploykit.results import Check
 
 LEAST = 0.8

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from deploykit.onnx_graph import Array, given
 from deploykit.quantization.constants import Constant, read
-from deploykit.quantization.graph import Array, Graph
+from deploykit.quantization.graph import Graph
 from deploykit.quantization.sources import Sources
 from deploykit.results import Check
 
@@ -82,8 +83,8 @@ def mismatched_pairs(graph: Graph) -> list[Fault]:
         if source is None or source.op_type != "QuantizeLinear":
             continue
         for index, what in ((1, "scale"), (2, "zero point")):
-            names = [entry.input[index] if index < len(entry.input) else "" for entry in (source, node)]
-            into, back = (graph.array(name) if name else np.zeros(()) for name in names)
+            names = [given(entry, index) for entry in (source, node)]
+            into, back = (graph.known(name) if name else np.zeros(()) for name in names)
             if into is None or back is None or names[0] == names[1] or np.array_equal(into, back):
                 continue
             ratio = abs(float(np.ravel(back)[0]) - float(np.ravel(into)[0]))
@@ -165,7 +166,7 @@ def _half_distance(graph: Graph, name: str, sources: Sources) -> tuple[float | N
     onnxruntime's converter lifts what would become 0 to the smallest number, which counts as one step.
     """
     bits, smallest = _MANTISSA[graph.kind(name)]
-    value = np.asarray(graph.array(name), np.float32)
+    value = np.asarray(graph.known(name), np.float32)
 
     def distance(source: Array) -> Array:
         exponent = np.frexp(np.maximum(np.abs(source), np.float32(smallest)))[1]

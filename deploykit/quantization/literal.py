@@ -11,13 +11,14 @@ a ResNet-18, a transformer, a small CNN and the seed model).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from deploykit.quantization.graph import Array, Graph
+from deploykit.distances import rms
+from deploykit.onnx_session import DEPLOYED, LITERAL, open_session, run
+from deploykit.quantization.graph import Graph
 from deploykit.results import Check
 from deploykit.signature import Feeds
 
@@ -53,8 +54,7 @@ def execute(graph: Graph, feeds: Feeds, threads: int = 0) -> Literal:
             if name not in outputs:
                 model.graph.output.append(helper.make_tensor_value_info(name, kind, None))
         wanted = list(dict.fromkeys([*outputs, *names]))
-        session = open_session(model, "ORT_DISABLE_ALL" if _has_qdq(graph) else "ORT_ENABLE_ALL", threads)
-        found = dict(zip(wanted, session.run(wanted, feeds), strict=True))
+        found = run(open_session(model, LITERAL if _has_qdq(graph) else DEPLOYED, threads), feeds, wanted)
     return Literal({name: found[name] for name in outputs}, {name: found[name] for name in names})
 
 
@@ -76,13 +76,13 @@ def check(graph: Graph, literal: Literal, feeds: Feeds, deployed: Feeds, exact: 
     for name, answer in literal.outputs.items():
         if answer.dtype.kind != "f" or name not in exact:
             continue
-        cost = _rms(answer - exact[name])
+        cost = rms(answer - exact[name], everything=True)
         for other, limit, text in (
             (pieces.get(name), MAX_BORN, "the last piece, fused, against its QDQ nodes, relative to what int8 costs"),
             (deployed.get(name), MAX_WHOLE, "the deployed graph against its QDQ nodes, relative to what int8 costs"),
         ):
             if other is not None and other.shape == answer.shape:
-                checks.append(_ratio(name, _rms(answer - other), cost, limit, text))
+                checks.append(_ratio(name, rms(answer - other, everything=True), cost, limit, text))
     return checks
 
 
@@ -129,11 +129,8 @@ def _pieces(graph: Graph, literal: Literal, feeds: Feeds, threads: int) -> Feeds
             model.graph.input.append(helper.make_tensor_value_info(name + _GIVEN, kind, shape))
             if name not in outputs:
                 model.graph.output.append(helper.make_tensor_value_info(name, kind, None))
-        session = open_session(model, "ORT_ENABLE_ALL", threads)
-        wanted = list(dict.fromkeys([*outputs, *kinds]))
-        given = {entry.name for entry in session.get_inputs()}
-        all_feeds = {**feeds, **{name + _GIVEN: array for name, array in literal.integers.items()}}
-        return dict(zip(wanted, session.run(wanted, {k: v for k, v in all_feeds.items() if k in given}), strict=True))
+        given = {name + _GIVEN: array for name, array in literal.integers.items()}
+        return run(open_session(model, DEPLOYED, threads), {**feeds, **given}, list(dict.fromkeys([*outputs, *kinds])))
 
 
 def _quantized(graph: Graph) -> dict[str, int]:
@@ -170,18 +167,3 @@ class _Changed:
         for part in ("node", "input", "output"):
             self._graph.ClearField(part)
             getattr(self._graph, part).extend(getattr(self._kept, part))
-
-
-def open_session(model: onnx.ModelProto, level: str, threads: int) -> Any:
-    """An onnxruntime session on the CPU at a graph optimization level, with `threads` of them (0: all)."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads
-    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-def _rms(values: Array) -> float:
-    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64)))) if values.size else 0.0

@@ -11,14 +11,15 @@ from __future__ import annotations
 import math
 import re
 import time
-from dataclasses import dataclass
 
 import numpy as np
 import onnx
 
-from deploykit.quantization.graph import COMPUTING, Array, Graph
-from deploykit.quantization.literal import open_session
+from deploykit.onnx_graph import Array
+from deploykit.onnx_session import open_session, run
+from deploykit.quantization.graph import COMPUTING, Graph
 from deploykit.quantization.switches import with_switches
+from deploykit.results import Ranked
 from deploykit.signature import Feeds
 
 MOST_DB = 200.0
@@ -29,32 +30,6 @@ _NUMBERED = re.compile(r"^(val_\d+|onnx::.*|_v_\d+)$")
 
 LEAST_SHARE = 1e-3
 """Of the noise that stays when a node is kept in float: with less the gain is not told, since the rest is rounding."""
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """A quantized node, and what it costs.
-
-    Attributes:
-        node: name in the float32 graph, as `keep_float` takes it.
-        module: the weight that it reads, without the ending `.weight`; the node's output where that has no name.
-        local_db: SQNR of its output when it alone is quantized.
-        cumulative_db: SQNR of its output when all are.
-        noise: mean square of the model's output error when it alone is quantized, relative to the output's variance.
-        gain_db: what the model's outputs gain when it alone stays in float, of the noise of all nodes.
-        weights: share of all weights of matrix products and convolutions.
-        keep: what has to stay in float for it: the node; in half precision also what makes its input, which would
-            otherwise arrive rounded.
-    """
-
-    node: str
-    module: str
-    local_db: float
-    cumulative_db: float
-    noise: float
-    gain_db: float
-    weights: float
-    keep: tuple[str, ...]
 
 
 def rank(base: Graph, artifact: Graph, feeds: Feeds, precision: str, seconds: float = 120.0) -> list[Ranked]:
@@ -76,7 +51,7 @@ def rank(base: Graph, artifact: Graph, feeds: Feeds, precision: str, seconds: fl
 
     def answer(on: set[int], wanted: list[str]) -> Feeds:
         flags = {name: np.array(index in on) for index, name in enumerate(switched.switches)}
-        return dict(zip(wanted, session.run(wanted, {**feeds, **flags}), strict=True))
+        return run(session, {**feeds, **flags}, wanted)
 
     every = list(dict.fromkeys([*outputs, *values]))
     exact = answer(set(), every)

@@ -17,7 +17,8 @@ from collections.abc import Iterator
 import numpy as np
 import onnx
 
-from deploykit.quantization.graph import Array, Graph, attribute, given
+from deploykit.onnx_graph import Array, attribute, given
+from deploykit.quantization.graph import Graph
 from deploykit.quantization.literal import Literal
 from deploykit.results import Check
 
@@ -117,14 +118,14 @@ def _products(graph: Graph, literal: Literal) -> Iterator[tuple[str, Array, Arra
 
 def _operands(graph: Graph, literal: Literal, node: onnx.NodeProto) -> tuple[Array, Array, int] | None:
     if node.op_type == "MatMulInteger":
-        activations, weight = literal.integers.get(node.input[0]), graph.array(node.input[1])
+        activations, weight = literal.integers.get(node.input[0]), graph.known(node.input[1])
         known = literal.integers.get(given(node, 2))
     else:
         left, right = (graph.producer.get(name) for name in node.input[:2])
         if left is None or right is None or {left.op_type, right.op_type} != {"DequantizeLinear"}:
             return None
-        activations, weight = literal.integers.get(left.input[0]), graph.array(right.input[0])
-        known = graph.array(left.input[2]) if given(left, 2) else None
+        activations, weight = literal.integers.get(left.input[0]), graph.known(right.input[0])
+        known = graph.known(left.input[2]) if given(left, 2) else None
     zero = int(np.ravel(known)[0]) if known is not None else 0
     if activations is None or weight is None or activations.dtype != np.uint8 or weight.dtype != np.int8:
         return None

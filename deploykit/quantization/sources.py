@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from deploykit.quantization.graph import Array, Graph
-from deploykit.quiet import quiet
+from deploykit.onnx_graph import Array
+from deploykit.onnx_session import optimized
+from deploykit.quantization.graph import Graph
 
 NEAREST = 0.5
 """Relative RMS distance under which an equally shaped constant counts as the source: 4-bit weights are at about 0.1,
@@ -87,24 +87,13 @@ def bare_name(name: str) -> str:
 
 def prepared(base: Path) -> Graph:
     """`base` as quantizers see it."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    with tempfile.TemporaryDirectory(prefix="deploykit-") as folder, quiet():
-        options.optimized_model_filepath = str(Path(folder) / "prepared.onnx")
-        # beside the model, since protobuf ends at 2 GiB
-        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "prepared.data")
-        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
-        ort.InferenceSession(str(base), options, providers=["CPUExecutionProvider"])
-        return Graph.load(Path(folder) / "prepared.onnx")
+    return Graph(optimized(base, "ORT_ENABLE_BASIC"))
 
 
 def _floats(graph: Graph) -> dict[str, Array]:
     found = {}
     for name, kind in graph.constants():
-        array = graph.array(name) if kind in {"float", "double"} else None
+        array = graph.known(name) if kind in {"float", "double"} else None
         if array is not None:
             found[name] = array
     return found

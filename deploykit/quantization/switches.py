@@ -8,8 +8,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from deploykit.onnx_graph import Array, attribute, given
 from deploykit.quantization.constants import Constant, read
-from deploykit.quantization.graph import COMPUTING, Array, Graph, attribute, given
+from deploykit.quantization.graph import COMPUTING, Graph
 from deploykit.quantization.sources import bare_name
 
 
@@ -99,7 +100,7 @@ class _Rounding:
 
     def of(self, base: Graph, name: str, prefix: str, added: list[onnx.NodeProto]) -> str:
         """The name of the rounded form of `name`, whose nodes go to `added`; empty where it is not rounded."""
-        if base.array(name) is not None:
+        if base.known(name) is not None:
             weight = self._weight(base, name)
             return "" if weight is None else self._constant(f"{prefix}__weight", weight)
         if base.origin(name):
@@ -136,7 +137,7 @@ class _Rounding:
         parameters = [
             self._constant(f"{name}__{what}", array)
             for what, place in (("scale", 1), ("zero", 2))
-            if given(node, place) and (array := self._artifact.array(node.input[place])) is not None
+            if given(node, place) and (array := self._artifact.known(node.input[place])) is not None
         ]
         axis = attribute(node, "axis", 1)
         return [
@@ -152,11 +153,11 @@ class _Rounding:
 
     def _weight(self, base: Graph, name: str) -> Array | None:
         """The float32 values of the artifact's own form of a weight, laid out as in `base`; None where it has none."""
-        own = base.array(name)
+        own = base.known(name)
         if own is None or own.dtype != np.float32:
             return None
         if self._precision in {"fp16", "bf16"}:
-            half = self._artifact.array(name) if self._artifact.kind(name) in {"float16", "bfloat16"} else None
+            half = self._artifact.known(name) if self._artifact.kind(name) in {"float16", "bfloat16"} else None
             return None if half is None or half.shape != own.shape else np.asarray(half, np.float32)
         constant = self._weights.get(name)
         if constant is None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
-from deploykit.errors import RefusedError
+from deploykit.distances import unequal
+from deploykit.onnx_graph import Graph, elements, type_name
 from deploykit.reference import load_arrays
 
 MAX_NAMED = 5
@@ -22,14 +22,14 @@ def onnx_summary(artifact: str) -> dict[str, Any]:
     Raises:
         RefusedError: the file is no ONNX model.
     """
-    model = _load(artifact)
+    model = _graph(artifact).model
     operators: dict[str, int] = {}
     for node in model.graph.node:
         operators[node.op_type] = operators.get(node.op_type, 0) + 1
     kinds: dict[str, int] = {}
     for tensor in model.graph.initializer:
-        name = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
-        kinds[name] = kinds.get(name, 0) + int(np.prod(tensor.dims, dtype=np.int64))
+        name = type_name(tensor.data_type)
+        kinds[name] = kinds.get(name, 0) + elements(tensor)
     return {
         "inputs": [_describe(value) for value in model.graph.input],
         "outputs": [_describe(value) for value in model.graph.output],
@@ -43,10 +43,8 @@ def onnx_summary(artifact: str) -> dict[str, Any]:
 
 def onnx_names(artifact: str) -> dict[str, list[str]]:
     """Names of the `inputs` that have to be fed and of the `outputs`, in the file's order."""
-    graph = _load(artifact).graph
-    stored = {tensor.name for tensor in graph.initializer}
-    inputs = [value.name for value in graph.input if value.name not in stored]
-    return {"inputs": inputs, "outputs": [value.name for value in graph.output]}
+    graph = _graph(artifact)
+    return {"inputs": graph.inputs, "outputs": graph.outputs}
 
 
 def weights(artifact: str, weights: str) -> list[str]:
@@ -55,25 +53,21 @@ def weights(artifact: str, weights: str) -> list[str]:
     The dynamo exporter keeps parameter names, so a weight that was edited is found by name. Tensors that differ in
     most elements are left out: folding a batch-norm changes all of a convolution's, and rightly so.
     """
-    stored = load_arrays(Path(weights))
+    stored, graph = load_arrays(Path(weights)), _graph(artifact)
     found = []
-    for tensor in _load(artifact).graph.initializer:
-        expected = stored.get(tensor.name)
+    for name in graph.initializers:
+        expected = stored.get(name)
         if expected is None:
             continue
-        actual = numpy_helper.to_array(tensor, base_dir=str(Path(artifact).parent))
+        actual = graph.array(name)
         if actual.shape != expected.shape or actual.dtype != expected.dtype:
             continue  # folded or laid out anew: no claim can be made
-        wrong = (
-            ~((actual == expected) | (np.isnan(actual) & np.isnan(expected)))
-            if actual.dtype.kind == "f"
-            else actual != expected
-        )
+        wrong = unequal(expected, actual)
         count = int(np.count_nonzero(wrong))
         if 0 < count <= wrong.size // 2:  # more is a batch-norm folded in, or a scale
             index = [int(i) for i in np.argwhere(wrong)[0]]
             place = f"{expected[tuple(index)]:.6g} in the source, {actual[tuple(index)]:.6g} here"
-            found.append(f"weight {tensor.name}{index} is not the source's ({place}; {count} of {wrong.size} differ)")
+            found.append(f"weight {name}{index} is not the source's ({place}; {count} of {wrong.size} differ)")
     return found[:MAX_NAMED]
 
 
@@ -83,8 +77,9 @@ def duplicates(artifact: str) -> dict[str, Any]:
 
     seen: dict[tuple[Any, ...], str] = {}
     count, size, first = 0, 0, ""
-    for tensor in _load(artifact).graph.initializer:
-        array = numpy_helper.to_array(tensor, base_dir=str(Path(artifact).parent))
+    graph = _graph(artifact)
+    for name in graph.initializers:
+        array = graph.array(name)
         if array.nbytes < 1024:
             continue
         # an embedding tied to a projection may come out transposed
@@ -92,28 +87,19 @@ def duplicates(artifact: str) -> dict[str, Any]:
         key = (array.dtype.str, tuple(sorted(array.shape)), min(ways))
         if key in seen:
             count, size = count + 1, size + array.nbytes
-            first = first or f"{seen[key]} and {tensor.name}"
-        seen.setdefault(key, tensor.name)
+            first = first or f"{seen[key]} and {name}"
+        seen.setdefault(key, name)
     return {"count": count, "bytes": size, "first": first}
 
 
-def _load(artifact: str) -> onnx.ModelProto:
-    try:
-        model = onnx.load(artifact, load_external_data=False)
-    except Exception as error:
-        text = " ".join(str(error).split())
-        raise RefusedError(
-            Path(artifact).name, f"not an ONNX model: {text}", "give a file that an ONNX exporter wrote"
-        ) from error
-    if not model.graph.node and not model.graph.output:
-        raise RefusedError(Path(artifact).name, "an ONNX model without a graph", "export it again")
-    return model
+def _graph(artifact: str) -> Graph:
+    return Graph.load(Path(artifact), external=False)
 
 
 def _describe(value: onnx.ValueInfoProto) -> str:
     tensor = value.type.tensor_type
     dims = [dim.dim_param or str(dim.dim_value) for dim in tensor.shape.dim]
-    kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+    kind = type_name(tensor.elem_type)
     return f"{value.name}:{_NUMPY_NAMES.get(kind, kind)}[{','.join(dims)}]"
 
 

@@ -14,6 +14,7 @@ from deploykit.localization import bisect, born, evidence, instrument, reproduce
 from deploykit.localization.graph import Graph
 from deploykit.localization.search import Deviation
 from deploykit.localization.stored import Stored, Writer
+from deploykit.onnx_session import LITERAL
 from deploykit.reference import load_arrays
 from deploykit.results import to_data
 from deploykit.signature import Feeds
@@ -170,8 +171,8 @@ def _described(tried: born.Tried, value: str, wanted: Task, lines: Lines) -> dic
     elif wanted.sound:
         sound = Graph.load(Path(wanted.sound))
         notes = evidence.changes(graph, sound, value)
-        gone = [name for name in sound.node(value).input if name in sound.values and name not in graph.values]
-        missing = [[name, sound.node(name).op_type] for name in gone if taken & set(sound.node(name).input)]
+        gone = [name for name in sound.producer[value].input if name in sound.values and name not in graph.values]
+        missing = [[name, sound.producer[name].op_type] for name in gone if taken & set(sound.producer[name].input)]
     else:
         wrong = evidence.weights(graph, region, _weights(wanted.weights), lines.of(value).parameters)
         named, notes = [node for node in nodes if set(node.input) & wrong.keys()] or nodes, list(wrong.values())
@@ -227,7 +228,7 @@ def _reproduced(tried: born.Tried, answer: dict[str, Any], wanted: Task) -> Path
     limit = search.BAD * search.floor(expected, expected, tried.stored.noise(value))
     what = f"value {value} of {wanted.title}"
     why = "what computes it, on the reference's inputs"
-    fault = reproducer.Fault(what, model, known, expected, limit or float(np.finfo("f4").tiny), instrument.LITERAL, why)
+    fault = reproducer.Fault(what, model, known, expected, limit or float(np.finfo("f4").tiny), LITERAL, why)
     return reproducer.write(fault, Path(str(wanted.reproduce)))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from deploykit.environment import fingerprint
+from deploykit.errors import DeploykitError
 from deploykit.quantization import coverage, integrity, literal, ranking, saturation
 from deploykit.quantization.graph import Graph
 from deploykit.quantization.sources import Sources, prepared
@@ -73,7 +73,8 @@ def rank(artifact: str, base: str, precision: str, case: str, input_names: list[
     feeds = {name: inputs[name] for name in input_names}
     # static quantization works on the prepared model, the other converters on the file itself
     source = prepared(Path(base)) if precision == "int8-static" else Graph.load(Path(base))
-    return [asdict(entry) for entry in ranking.rank(source, Graph.load(Path(artifact)), feeds, precision)]
+    data: list[dict[str, Any]] = to_data(ranking.rank(source, Graph.load(Path(artifact)), feeds, precision))
+    return data
 
 
 def _behaviour(
@@ -85,8 +86,9 @@ def _behaviour(
     try:
         word = literal.execute(graph, feeds)
         checks = literal.check(graph, word, feeds, answer, part(case, "expected64") or part(case, "expected"))
-    except Exception as error:  # noqa: BLE001 - onnxruntime's have no base, and the answers have been judged already
-        reason = f"the graph does not run with its integers as outputs: {' '.join(str(error).split())[:200]}"
+    except Exception as error:  # noqa: BLE001 - whatever it is, the answers have been judged already
+        text = error.message if isinstance(error, DeploykitError) else " ".join(str(error).split())
+        reason = f"the graph does not run with its integers as outputs: {text[:200]}"
         return [Check("qdq", "graph", "", "skipped", "", "steps", None, None, reason)]
     flags: list[str] = fingerprint()["cpu_flags"]
     return checks + saturation.check(graph, word, harmful_db, flags, platform.machine())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from deploykit import onnx_file
+from deploykit.onnx_graph import attribute
 from deploykit.signature import Feeds
 from deploykit.transforms import _foreign
 
@@ -83,7 +84,7 @@ def _crashing(model: onnx.ModelProto) -> list[str]:
     found = []
     for node in model.graph.node:
         if node.op_type == "Transpose" and node.output[0] in products:
-            order = next((list(entry.ints) for entry in node.attribute if entry.name == "perm"), [])
+            order = list(attribute(node, "perm", []))
             swapped = [*range(len(order) - 2), len(order) - 1, len(order) - 2]
             if order != swapped:
                 found.append(node.name)

@@ -72,7 +72,8 @@ class Transform:
             source, folder / "prepared.onnx", skip_symbolic_shape=True, save_as_external_data=large,
             all_tensors_to_one_file=True, external_data_location="prepared.onnx.data" if large else None,
         )  # fmt: skip
-        _foreign.check_kept("onnx-int8-static", tuple(self.keep_float), _nodes(folder / "prepared.onnx"))
+        prepared = onnx_file.load(folder / "prepared.onnx", external=False)
+        _foreign.check_kept("onnx-int8-static", tuple(self.keep_float), prepared)
         q.quantize_static(
             folder / "prepared.onnx",
             folder / "quantized.onnx",
@@ -97,13 +98,6 @@ def _whole(source: Path, folder: Path) -> tuple[bool, Path]:
     # it loses the way to external data that is there without need
     onnx_file.save(model, folder / "whole.onnx")
     return False, folder / "whole.onnx"
-
-
-def _nodes(prepared: Path) -> onnx.ModelProto:
-    """The model without its weights."""
-    import onnx
-
-    return onnx.load(str(prepared), load_external_data=False)
 
 
 def _reader(calibration: Sequence[Feeds]) -> Any:

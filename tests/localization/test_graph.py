@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from deploykit import onnx_session
 from deploykit.errors import WorkError
 from deploykit.localization import instrument
 from deploykit.localization.graph import Graph
@@ -83,7 +84,7 @@ def test_external_data_comes_along(tmp_path):
 
 
 def test_a_model_too_large_for_memory_goes_through_a_file(monkeypatch):
-    monkeypatch.setattr(instrument, "_INLINE", 16)
+    monkeypatch.setattr(onnx_session, "_INLINE", 16)
     close(instrument.free(Graph(model()), {"x": X}, ["y"]), {"y": by_hand()["y"]})
 
 

@@ -39,7 +39,8 @@ def test_every_mutant_opens_and_answers_differently(stored, tmp_path):
     runtime, path = stored
     before, original = answer(runtime, path), path.read_bytes()
     kinds = set()
-    for made in make.make(path, runtime, "fp32", tmp_path, seed=0):
+    for site in make.sites(path, runtime, "fp32", seed=0)[0]:
+        made = make.one(path, runtime, tmp_path, site)
         kinds.add(made.fault)
         assert made.path.stat().st_size == len(original)  # every offset, so every alignment, is kept
         with zipfile.ZipFile(made.path) as copy:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from deploykit import onnx_graph
 from deploykit.mutation.faults import Array
+from deploykit.onnx_graph import attribute, elements, given
 
 if TYPE_CHECKING:
-    from onnx import NodeProto, TensorProto
+    from onnx import NodeProto
 
 FLOATS = frozenset(onnx.TensorProto.DataType.Value(name) for name in ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16"))
 BYTES = frozenset(onnx.TensorProto.DataType.Value(name) for name in ("INT8", "UINT8"))
@@ -54,46 +55,8 @@ class Weight:
     scale: str = ""
 
 
-@dataclass
-class Graph:
-    """A model without its external data, and the folder where that is."""
-
-    model: onnx.ModelProto
-    folder: Path
-    _cache: dict[str, Array] = field(default_factory=dict)
-
-    @property
-    def nodes(self) -> Any:
-        """Nodes of the top graph in execution order, which is the order of the layers."""
-        return self.model.graph.node
-
-    @cached_property
-    def tensors(self) -> dict[str, TensorProto]:
-        """Constants by name: initializers, and the values of Constant nodes."""
-        found = {tensor.name: tensor for tensor in self.model.graph.initializer}
-        for node in self.nodes:
-            if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
-                found[node.output[0]] = node.attribute[0].t
-        return found
-
-    @cached_property
-    def maker(self) -> dict[str, NodeProto]:
-        """The node that computes a value."""
-        return {name: node for node in self.nodes for name in node.output if name}
-
-    @cached_property
-    def users(self) -> dict[str, list[NodeProto]]:
-        """The nodes that read a value."""
-        found: dict[str, list[NodeProto]] = {}
-        for node in self.nodes:
-            for name in dict.fromkeys(node.input):
-                found.setdefault(name, []).append(node)
-        return found
-
-    def array(self, name: str) -> Array:
-        """The constant `name`, read from external data where it is there."""
-        found: Array = numpy_helper.to_array(self.tensors[name], base_dir=str(self.folder))
-        return found
+class Graph(onnx_graph.Graph):
+    """The top graph of a model; its nodes are in execution order, which is the order of the layers."""
 
     def put(self, name: str, array: Array) -> None:
         """Replace the constant `name`; its bytes are inside the model then."""
@@ -118,13 +81,11 @@ class Graph:
         return list(found.values())
 
     def _weight(self, node: NodeProto, index: int, axis: int) -> Weight | None:
-        if index >= len(node.input):
-            return None
-        name, turned, scale = self._trace(node.input[index])
+        name, turned, scale = self._trace(given(node, index))
         tensor = self.tensors.get(name)
         if tensor is None or len(tensor.dims) < 2 or tensor.data_type not in FLOATS | BYTES:
             return None
-        if not 0 < int(np.prod(tensor.dims, dtype=np.int64)) <= MAX_ELEMENTS:
+        if not 0 < elements(tensor) <= MAX_ELEMENTS:
             return None
         if node.op_type == "Gemm" and attribute(node, "transB"):
             axis = 0
@@ -135,28 +96,20 @@ class Graph:
 
     def _trace(self, name: str) -> tuple[str, bool, str]:
         """Tensor name, whether its axes are reversed on the way, and the scale that dequantizes it."""
-        turned, scale = False, ""
-        for _ in range(8):
-            if name in self.tensors:
-                return name, turned, scale
-            node = self.maker.get(name)
-            if node is None or node.op_type not in _SEE_THROUGH:
-                break
-            if node.op_type == "Transpose":
-                turned = not turned
-            if node.op_type == "DequantizeLinear" and node.input[1] in self.tensors:
-                scale = node.input[1]
-            name = node.input[0]
-        return "", False, ""
+        constant, between = self.way(name, _SEE_THROUGH)
+        turns = sum(node.op_type == "Transpose" for node in between)
+        dequantizing = (node.input[1] for node in between if node.op_type == "DequantizeLinear")
+        scales = [scale for scale in dequantizing if scale in self.tensors]
+        return constant, turns % 2 == 1, scales[-1] if scales else ""
 
     def _bias(self, node: NodeProto, channels: int) -> str:
         """The bias of a layer: its own input, or what is added to its channels a step or three later."""
         index = _BIAS_INPUT.get(node.op_type)
-        if index is not None and index < len(node.input) and node.input[index]:
+        if index is not None and given(node, index):
             return self._fits(node.input[index], channels)
         value = node.output[0]
         for _ in range(4):
-            users = self.users.get(value, [])
+            users = self.readers.get(value, [])
             if len(users) != 1 or users[0].op_type not in _TO_BIAS:
                 break
             if users[0].op_type == "Add":
@@ -176,19 +129,14 @@ class Graph:
             return str(node.input[4])
         if node.op_type not in {"MatMulInteger", "ConvInteger"}:
             return ""
-        source = self.maker.get(node.input[0])
+        source = self.producer.get(node.input[0])
         if source is None or source.op_type != "DynamicQuantizeLinear":
             return ""
-        products = [user for user in self.users.get(source.output[1], []) if user.op_type == "Mul"]
+        products = [user for user in self.readers.get(source.output[1], []) if user.op_type == "Mul"]
         used = {name for user in products for name in user.input if name in self.tensors}
         stem = node.input[1].removesuffix("_quantized")
         named = [name for name in sorted(used) if name.startswith(stem)]
         return named[0] if named else next(iter(sorted(used)), "")
-
-
-def attribute(node: NodeProto, name: str) -> Any:
-    """The attribute's value, None where it is not given."""
-    return next((onnx.helper.get_attribute_value(entry) for entry in node.attribute if entry.name == name), None)
 
 
 def scalars(graph: Graph, limit: float) -> Iterator[tuple[str, float]]:
