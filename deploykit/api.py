@@ -6,6 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deploykit import measurements
+from deploykit.benchmark.gate import Rules
+from deploykit.benchmark.metrics import names
+from deploykit.benchmark.scenario import Kind, Scenario
 from deploykit.bundle import Bundle
 from deploykit.errors import UsageError
 from deploykit.isolation import Inline
@@ -16,8 +20,11 @@ from deploykit.pipeline import export as export_pipeline
 from deploykit.pipeline import verify as verify_pipeline
 from deploykit.pipeline.keep_float import Wanted
 from deploykit.progress import Progress, Silent
+from deploykit.recommend.choose import Wish
+from deploykit.recommend.constraints import Constraints
 from deploykit.results import VerifyReport
 from deploykit.session import CPU, provider_name
+from deploykit.tuned import Goal
 
 if TYPE_CHECKING:
     import torch
@@ -147,6 +154,16 @@ def bench(
     seed: int = 0,
     trust_code: bool = False,
     source: str | None = None,
+    session: str = "",
+    tune: Goal | None = None,
+    seconds: float | None = None,
+    goal: measurements.Goal = "latency",
+    constraints: Mapping[str, str] | None = None,
+    against: str | Path | None = None,
+    metrics: str = "median",
+    scenario: Kind = "single-stream",
+    rate: float | None = None,
+    slo: str | None = None,
     progress: Progress | None = None,
 ) -> BenchReport:
     """Measure what passes verify and recommend a variant; see `deploykit bench`.
@@ -161,10 +178,20 @@ def bench(
         seed: of the order of measurement.
         trust_code: run TorchScript and `.pt2` files of a bundle that was made elsewhere.
         source: SOURCE text that builds `eager`, where the bundle does not say it.
+        session: settings of every session, `threads=1,spinning=off`; `default` leaves aside what was tuned.
+        tune: find the settings that suit `latency`, `throughput` or `memory` and write them into the bundle.
+        seconds: wall time for that, or for the scenarios `offline` and `server`.
+        goal: what the recommendation goes by.
+        constraints: what it must satisfy, as on the command line: `{"latency_p90": "5ms", "memory": "500MB"}`.
+        against: the speed gate against this bundle or variant, perhaps with `@settings`, instead of a table.
+        metrics: what that gate judges: some of `median,p90,throughput,memory,load`.
+        scenario: `offline` sweeps batch sizes, `server` lets requests arrive at their own times.
+        rate: requests per second of a server; None looks for the highest that keeps `slo`.
+        slo: what a server's latency has to keep, `p99=5ms`.
         progress: is told of every launch.
 
     Raises:
-        DeploykitError: the bundle cannot be used, or a batch size does not fit.
+        DeploykitError: the bundle cannot be used, a batch size does not fit, or a constraint is none.
     """
     request = bench_pipeline.BenchRequest(
         Path(bundle),
@@ -176,6 +203,13 @@ def bench(
         seed,
         trust_code,
         SourceSpec.parse(source) if source else None,
+        session=session,
+        tune=tune,
+        seconds=seconds,
+        wish=Wish(goal, Constraints.parse(constraints or {})),
+        against=str(against or ""),
+        rules=Rules(names(metrics)),
+        scenario=Scenario.parse(scenario, rate, slo, seconds),
     )
     return bench_pipeline.bench(request, progress or Silent())
 

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import stat
@@ -17,11 +16,13 @@ from typing import Annotated, Any, BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from deploykit import strict_json
 from deploykit.errors import RefusedError, UsageError, from_os_error
 from deploykit.inputs import Gate
 from deploykit.model import SourceSpec
 from deploykit.reference import Case, IndexOutput, Largest, Noise, load_arrays, part
 from deploykit.signature import Signature
+from deploykit.tuned import TunedRecord
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -81,7 +82,10 @@ class ReferenceRecord(_Strict):
 
 
 class VariantRecord(_Strict):
-    """One variant. `file` is None when it could not be made; `code` and `reason` then say why."""
+    """One variant. `file` is None when it could not be made; `code` and `reason` then say why.
+
+    `tuned` holds what `bench --tune` found, one record per goal and provider.
+    """
 
     name: Name
     status: Literal["ready", "failed", "unavailable"]
@@ -93,6 +97,7 @@ class VariantRecord(_Strict):
     facts: dict[str, Scalar] = {}
     code: str = ""
     reason: str = ""
+    tuned: tuple[TunedRecord, ...] = ()
 
 
 class SourceRecord(_Strict):
@@ -288,15 +293,13 @@ def _read_manifest(path: Path) -> bytes:
 def _parse(raw: bytes, path: Path) -> Manifest:
     subject, hint = f"{path.name}/{MANIFEST}", "restore the bundle from its origin, or export it again"
     try:
-        data = json.loads(raw, object_pairs_hook=_no_duplicates)
+        data = strict_json.parse(raw)
         if isinstance(data, dict) and data.get("schema") != SCHEMA:
             message = f"schema {data.get('schema')!r} is unknown, this deploykit reads {SCHEMA}"
             raise RefusedError(subject, message, "use the deploykit that wrote it, or export again")
         manifest = Manifest.model_validate_json(raw)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(item) for item in first["loc"])
-        raise RefusedError(subject, f"{where}: {first['msg']}", hint) from error
+        raise RefusedError(subject, strict_json.first_fault(error), hint) from error
     except (ValueError, RecursionError) as error:
         raise RefusedError(subject, f"not valid JSON: {error}", hint) from error
     _check_consistent(manifest, subject, hint)
@@ -315,10 +318,5 @@ def _check_consistent(manifest: Manifest, subject: str, hint: str) -> None:
     for record in manifest.variants:
         if record.file is not None and not re.match(rf"^variants/{re.escape(record.name)}/[^/]+$", record.file):
             raise RefusedError(subject, f"{record.file} is not in the folder of {record.name}", hint)
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    if len(set(keys)) != len(keys):
-        raise ValueError("a key is there twice")
-    return dict(pairs)
+        if len({(one.goal, one.provider) for one in record.tuned}) != len(record.tuned):
+            raise RefusedError(subject, f"{record.name} has settings for a goal twice", hint)

@@ -65,11 +65,11 @@ def cgroup_cores(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys
     cgroup v2 writes `cpu.max` (`200000 100000` or `max 100000`), v1 `cpu.cfs_quota_us` (-1: none) and
     `cpu.cfs_period_us` (kernel documentation, admin-guide/cgroup-v2.rst and scheduler/sched-bwc.rst).
     """
-    found = [cores for folder in _groups(proc, root) if (cores := _quota(folder)) is not None]
+    found = [cores for folder in control_groups(proc, root) if (cores := _quota(folder)) is not None]
     return min(found, default=None)
 
 
-def _groups(proc: Path, root: Path) -> Iterator[Path]:
+def control_groups(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> Iterator[Path]:
     """The process's own control groups that can limit the CPU, and all above them."""
     for line in (_text(proc) or "").splitlines():
         _, _, rest = line.partition(":")

@@ -1,7 +1,8 @@
 """Putting a bundle in its place: staged beside it, synced, the manifest last, swapped in by rename.
 
-At every moment the path shows the old bundle, the new one, or nothing. Also remembers which bundles this machine made,
-since only those may run code (TorchScript, `.pt2`) without `--trust-code`.
+At every moment the path shows the old bundle, the new one, or nothing; `amending` gives the bundle that is there
+another manifest in the same way. Also remembers which bundles this machine made, since only those may run code
+(TorchScript, `.pt2`) without `--trust-code`.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from deploykit.bundle import MANIFEST, Bundle, Manifest, record_files
-from deploykit.errors import StorageError, UsageError, from_os_error
+from deploykit.bundle import MANIFEST, REPORTS, Bundle, Manifest, record_files
+from deploykit.errors import RefusedError, StorageError, UsageError, from_os_error
+from deploykit.writing import make_folder, sync
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -69,9 +71,7 @@ def _make_parent(parent: Path, target: Path) -> None:
     """
     hint = "choose another path with -o"
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=parent):
-            pass
+        make_folder(parent)
     except (FileExistsError, NotADirectoryError) as error:
         raise UsageError(str(target), "a file is where a directory should be", hint, "NOT_FOUND") from error
     except FileNotFoundError as error:  # the kernel's answer in /proc
@@ -108,26 +108,69 @@ def publish(stage: Path, manifest: Manifest, target: Path) -> Bundle:
         os.umask(mask)
         for path in [*stage.rglob("*"), stage]:
             path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)  # mkdtemp and safetensors keep theirs private
-            _sync(path)
+            sync(path)
         with (stage / MANIFEST).open("xb") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
-        _sync(stage)
+        sync(stage)
         _swap(stage, place)
-        _sync(place.parent)
+        sync(place.parent)
     except OSError as error:
         raise from_os_error(error, str(target)) from error
     remember(sha256(text).hexdigest())
     return Bundle(target)
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+@contextlib.contextmanager
+def amending(bundle: Bundle) -> Iterator[Callable[[Manifest], Bundle]]:
+    """Hold a bundle while what will be added to its record is worked out; the function given writes the new manifest.
+
+    The manifest is replaced whole or not at all, the files stay as they are, and a bundle that this machine made stays
+    one that it made. That nothing can be written is found out here, before the work.
+
+    Raises:
+        StorageError: LOCKED, another run works on the bundle; CHANGED, it is no longer the one that was opened; or the
+            place cannot be written.
+        RefusedError: TAMPERED, the folder for reports is a link.
+    """
+    place = bundle.path.resolve()  # the bundle itself, though it may have been opened through a link
+    subject = str(bundle.path)
     try:
-        os.fsync(handle)
+        with FileLock(place.parent / f".{place.name}.lock", timeout=0):
+            if (place / REPORTS).is_symlink():
+                raise RefusedError(f"{place.name}/{REPORTS}", "is a link", "remove it", "TAMPERED")
+            for folder in (place, place / REPORTS):
+                make_folder(folder)
+            yield lambda manifest: _replace_manifest(bundle, place, manifest)
+    except Timeout as error:
+        hint = "wait for the other run"
+        raise StorageError(subject, "another run is working on this bundle", hint, "LOCKED") from error
+    except OSError as error:
+        raise from_os_error(error, subject) from error
+
+
+def _replace_manifest(bundle: Bundle, place: Path, manifest: Manifest) -> Bundle:
+    text = manifest.to_json().encode()
+    # among the reports: a file beside the manifest would be one too many for whoever checks the bundle just now
+    partial = place / REPORTS / f".{MANIFEST}.partial"
+    partial.unlink(missing_ok=True)
+    try:
+        with partial.open("xb") as stream:
+            os.fchmod(stream.fileno(), (place / MANIFEST).stat().st_mode & 0o777)
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if Bundle(place).digest != bundle.digest:
+            message, hint = "was changed meanwhile by something else", "run the command again"
+            raise StorageError(str(bundle.path), message, hint, "CHANGED")
+        if made_here(bundle):
+            remember(sha256(text).hexdigest())
+        partial.replace(place / MANIFEST)
     finally:
-        os.close(handle)
+        partial.unlink(missing_ok=True)
+    sync(place)
+    return Bundle(bundle.path)
 
 
 def _swap(stage: Path, target: Path) -> None:

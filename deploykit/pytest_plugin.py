@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from deploykit.results import VerifyReport
 
 
-class Parity(Protocol):
-    """What the fixture gives to a test."""
+@dataclass(frozen=True)
+class Parity:
+    """What the fixture gives to a test: a call exports a live module to a temporary bundle and holds it to eager."""
+
+    _folders: pytest.TempPathFactory
 
     def __call__(
         self,
@@ -45,24 +48,10 @@ class Parity(Protocol):
         Returns:
             The report, for further assertions.
         """
-
-
-@pytest.fixture
-def parity(tmp_path_factory: pytest.TempPathFactory) -> Parity:
-    """Export a live module to a temporary bundle and hold each variant to it; see `deploykit.pytest_plugin.Parity`."""
-
-    def check(
-        module: torch.nn.Module | str,
-        inputs: Any = None,
-        variants: Sequence[str] | str = ("onnx",),
-        samples: str | Path | Mapping[str, Any] | None = None,
-        limits: Mapping[str, float] | None = None,
-        inconclusive: Literal["fail", "warn"] = "fail",
-    ) -> VerifyReport:
         from deploykit import api
         from deploykit.errors import DeploykitError
 
-        folder = tmp_path_factory.mktemp("parity")
+        folder = self._folders.mktemp("parity")
         name = module.rpartition(":")[2] if isinstance(module, str) else type(module).__name__
         said = ""
         try:
@@ -78,7 +67,11 @@ def parity(tmp_path_factory: pytest.TempPathFactory) -> Parity:
             pytest.fail(_told(report), pytrace=False)
         return report
 
-    return check
+
+@pytest.fixture
+def parity(tmp_path_factory: pytest.TempPathFactory) -> Parity:
+    """Export a live module to a temporary bundle and hold each variant to it; see `deploykit.pytest_plugin.Parity`."""
+    return Parity(tmp_path_factory)
 
 
 @contextmanager

@@ -103,11 +103,19 @@ def _value(name: str, text: str, entry: str) -> object:
 
 @dataclass(frozen=True)
 class Phases:
-    """One call on a device, taken apart; nanoseconds of wall time, each phase synchronized."""
+    """One call on a device, taken apart; nanoseconds of wall time, each phase synchronized.
+
+    Attributes:
+        compute_ns: inputs already there, outputs left there: the scope `device_only`.
+        events_ns: the same as two events on the device's own stream see it, the scope `gpu_events`; None, and
+            `events_reason` says why, where the stream is the engine's own.
+    """
 
     h2d_ns: int
     compute_ns: int
     d2h_ns: int
+    events_ns: int | None = None
+    events_reason: str = ""
 
 
 class Session(Protocol):
@@ -129,6 +137,13 @@ class Session(Protocol):
 
     def phases(self, feeds: Feeds) -> Phases | None:
         """One call with transfer and compute apart; None where inputs need no transfer."""
+
+
+class DeviceSession(Session, Protocol):
+    """A session that can also tell what it holds of a device's memory."""
+
+    def gpu_memory(self) -> tuple[int | None, str]:
+        """The most bytes this process held so far, or None and why not."""
 
 
 def laid_out(array: NDArray[Any], layout: str) -> NDArray[Any]:

@@ -1,6 +1,9 @@
-"""Durations and sizes as people read them: one place decides on digits and units."""
+"""Durations and sizes as people read and write them: one place decides on digits and units."""
 
 from __future__ import annotations
+
+import math
+import re
 
 
 def duration(nanoseconds: float | None) -> str:
@@ -25,12 +28,58 @@ def span_of(low: float, high: float) -> str:
 
 
 def size(count: int | None) -> str:
-    """Bytes in MB (10⁶), or kB below one; `-` for what could not be had."""
+    """Bytes in MB (10⁶), kB below one, B below one of these; `-` for what could not be had."""
     if count is None:
         return "-"
+    if count < 1e3:
+        return f"{count} B"
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
 
 def times(ratio: float) -> str:
     """A ratio ≥ 1 in words: `2.6×`, `1.07×`."""
     return f"{ratio:.{1 if ratio >= 2 else 2}f}×"
+
+
+_TIMES = {"ns": 1.0, "us": 1e3, "µs": 1e3, "μs": 1e3, "ms": 1e6, "s": 1e9}
+_SIZES = {
+    "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
+    "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
+}  # fmt: skip
+_AMOUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([^\s0-9.]*)\s*", re.ASCII)
+
+
+def nanoseconds(text: str) -> float:
+    """`5ms`, `500us`, `1.5 s` as nanoseconds.
+
+    Raises:
+        ValueError: not a positive number with one of the units ns, us, µs, ms, s.
+    """
+    number, unit = _parts(text)
+    if unit not in _TIMES:
+        raise ValueError(f"no unit of time: {unit or 'none is given'}")
+    return number * _TIMES[unit]
+
+
+def byte_count(text: str) -> int:
+    """`500MB` (10⁶), `1.5 GiB` (2³⁰), `64kB` as bytes; case does not matter.
+
+    Raises:
+        ValueError: not a positive number of bytes with one of the units B, kB, MB, GB, TB, KiB, MiB, GiB, TiB.
+    """
+    number, unit = _parts(text)
+    if unit.lower() not in _SIZES:
+        raise ValueError(f"no unit of size: {unit or 'none is given'}")
+    count = int(number * _SIZES[unit.lower()])
+    if count < 1:
+        raise ValueError("less than a byte")
+    return count
+
+
+def _parts(text: str) -> tuple[float, str]:
+    """A positive finite number and what follows it."""
+    found = _AMOUNT.fullmatch(text)
+    number = float(found[1]) if found else math.nan
+    if found is None or not math.isfinite(number) or number <= 0:
+        raise ValueError("no positive number")
+    return number, found[2]

@@ -8,14 +8,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from deploykit import measurements, results
-from deploykit.measurements import BenchReport, BenchRow, Choice, Comparison, Recommendation, RunReport
+from deploykit import measurements, results, tune_results
+from deploykit.measurements import (
+    BenchReport,
+    BenchRow,
+    Choice,
+    Comparison,
+    GateMetric,
+    GateReport,
+    LatencyPercentile,
+    Load,
+    OperatorTime,
+    Probe,
+    Profile,
+    Recommendation,
+    RunReport,
+    Sweep,
+    SweepRow,
+)
 from deploykit.results import (
     BaselineReport,
     Check,
     Drift,
     Location,
     Mutant,
+    Ranked,
     SelfCheck,
     VariantReport,
     VerifyReport,
@@ -23,6 +40,7 @@ from deploykit.results import (
     to_data,
     to_json,
 )
+from deploykit.tune_results import Tried, Tuned
 
 CHECK = Check("batch-7", "shapes", "output", "fail", "SQNR_LOW", "centred_sqnr_db", 31.0, 45.0, "why", at_least=True)
 LOCATION = Location("CONVERSION", "up", "Resize", "layer2.up (Upsample)", "m.py:88", True, "why", "reports/x", ("n",))
@@ -30,6 +48,7 @@ VARIANT = VariantReport(
     "onnx", "fail", "CPUExecutionProvider", (CHECK, CHECK), "SQNR_LOW", "why", "batch-7", 1, LOCATION
 )  # fmt: skip
 MUTANT = Mutant("weight x 1.01", "fc.weight", 12.5, 0.01, True, "VALUE_MISMATCH")
+RANKED = Ranked("node_conv2d", "layer1.0.conv1", 31.5, 20.25, 0.01, 1.5, 0.02, ("node_conv2d", "node_relu"))
 SELF_CHECK = SelfCheck("onnx", "pass", "", 12, 11, 9, 9, 2.0**-12, 138.0, "why", 1.5, (MUTANT,))
 DRIFT = Drift("onnx", "real", "output", "R", "fail", "BASELINE_DRIFT", 1.0, 3.0, "why")
 BASELINE = BaselineReport("fail", 1, "BASELINE_DRIFT", "why", (DRIFT,), ("torch 2.14 → 2.15",))
@@ -42,13 +61,33 @@ ROW = BenchRow(
 )  # fmt: skip
 COMPARISON = Comparison("eager", "onnx", 8, 0.25, (0.24, 0.26), 0.95, "faster")
 CHOICE = Choice("onnx", "4.0× faster")
-RECOMMENDATION = Recommendation("onnx", "fast", (CHOICE,), (CHOICE, CHOICE))
+TRIED = Tried("threads=1", 1, 0.9, "faster")
+TUNED = Tuned(
+    "onnx", "memory", "arena=off", "threads=2", 1, 0.8, (0.7, 0.9), 0.97, 1.05, (1.0, 1.09), (TRIED, TRIED), 28.5, "why"
+)  # fmt: skip
+OPERATOR = OperatorTime("/fc1/Gemm", "Gemm", "CPUExecutionProvider", 20, 44.0, 0.5)
+PROFILE = Profile(
+    "onnx", "CPUExecutionProvider", 1, 20, 100.0, 0.88, (OPERATOR, OPERATOR), 2, {"CPU": 2}, "reports/p.json"
+)
+GATE_METRIC = GateMetric("p90", "fail", "why", 1.05, 1.03, 0.99, 1.07, 0.95, 0.001, 0.002, 2e4, 2.1e4)
+GATE = GateReport("main/onnx", "onnx", 8, "fail", 1, "why", (GATE_METRIC,), 0.02, 0.05, 10, 80, 3, True, True, ("a",))
+SWEEP_ROW = SweepRow(8, 12_000.5, (11_000.0, 13_000.0), 0.75, 660_000.0, 0.5, 3)
+SWEEP = Sweep("onnx", "CPUExecutionProvider", 2, "measured", "", (SWEEP_ROW, SWEEP_ROW), 8, 12_000.5, True, "saturated")
+PERCENTILE = LatencyPercentile("p99", 4.5e6, (4e6, 5e6), "why")
+PROBE = Probe(500.0, "search", "overloaded")
+LOAD = Load(
+    "onnx", "CPUExecutionProvider", 1, 2, "met", "why", "p99 ≤ 5 ms", 5e6, True, 480.5, True, False, (PERCENTILE,),
+    1e5, 1.1e5, 9e5, 8e5, 0.5, 1250.0, 3, 2e4, 6000, 3, (PROBE, PROBE),
+)  # fmt: skip
+RECOMMENDATION = Recommendation(
+    "onnx", "fast", (CHOICE,), (CHOICE, CHOICE), "size", ("size ≤ 1.0 MB",), False, ("onnx",), (CHOICE,)
+)  # fmt: skip
 BENCH = BenchReport("mlp", {"cpus": 2}, {"quick": True}, (ROW,), (COMPARISON,), RECOMMENDATION)
 RUN = RunReport("mlp", 1, {"loss": [1.0, 0.5]}, {"variants": 6}, VERIFY, BENCH, {"export": 1.5})
 
 ALL = (
-    CHECK, LOCATION, VARIANT, MUTANT, SELF_CHECK, DRIFT, BASELINE, VERIFY, ROW, COMPARISON, CHOICE, RECOMMENDATION,
-    BENCH, RUN,
+    CHECK, LOCATION, VARIANT, MUTANT, RANKED, SELF_CHECK, DRIFT, BASELINE, VERIFY, ROW, COMPARISON, CHOICE, TRIED,
+    TUNED, RECOMMENDATION, BENCH, RUN, OPERATOR, PROFILE, GATE_METRIC, GATE, SWEEP_ROW, SWEEP, PERCENTILE, PROBE, LOAD,
 )  # fmt: skip
 
 
@@ -57,7 +96,7 @@ def named(value):
 
 
 def test_every_result_class_is_tried_here():
-    named = (*vars(results).values(), *vars(measurements).values())
+    named = (*vars(results).values(), *vars(measurements).values(), *vars(tune_results).values())
     classes = {c for c in named if dataclasses.is_dataclass(c) and isinstance(c, type)}
     assert {type(value) for value in ALL} == classes
 

@@ -28,6 +28,11 @@ class Protocol:
         step_limit_s: wall time after which one step of one worker counts as hung.
         seed: of the order in which subjects take turns.
         quick: few launches; the answer is a first impression, and no gate may be built on it.
+        half_width: launches are added until the interval of every ratio that decides is at most this wide to either
+            side, whatever the ratio is.
+        more: launches added at a time.
+        max_launches: where adding ends.
+        limit_s: no launch is added that would not end within this wall time, counted from the first one.
     """
 
     launches: int = 10
@@ -42,13 +47,17 @@ class Protocol:
     step_limit_s: float = 300.0
     seed: int = 0
     quick: bool = False
+    half_width: float = 0.015
+    more: int = 4
+    max_launches: int = 30
+    limit_s: float = 240.0
 
     @classmethod
     def short(cls, seed: int = 0) -> Self:
         """The `--quick` variant: 3 launches of 2 blocks and a shorter warm-up, labelled so."""
         return cls(
             launches=3, blocks=2, warm_up_ns=100 * MS, device_warm_up_ns=300 * MS, warm_up_limit_ns=1500 * MS,
-            seed=seed, quick=True,
+            seed=seed, quick=True, max_launches=3,
         )  # fmt: skip
 
 
@@ -67,6 +76,7 @@ class Subject:
         file_bytes: size of everything the artifact consists of; None for `eager`.
         check_case: the reference case (`inputs/NAME`, see `reference.py`) that is answered once before any timing.
         variant: whose artifact it is; empty for what is in no bundle, `eager` for one.
+        twin: the subject it is held against; both are then timed with the same number of calls to a reading.
     """
 
     name: str
@@ -79,3 +89,4 @@ class Subject:
     file_bytes: int | None = None
     check_case: Path | None = None
     variant: str = ""
+    twin: str = ""

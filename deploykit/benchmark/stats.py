@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -35,6 +36,22 @@ class Interval:
     level: float
 
 
+@dataclass(frozen=True)
+class Limits:
+    """An estimate with two one-sided limits; one that too few values cannot give is infinite, its level 0.
+
+    Attributes:
+        low: the centre lies above it with confidence `low_level`.
+        high: the centre lies below it with confidence `high_level`.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    low_level: float
+    high_level: float
+
+
 def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
     """Median and order-statistic interval around it: the narrowest symmetric one with `confidence`, else the widest.
 
@@ -58,17 +75,58 @@ def signed_rank_interval(differences: Sequence[float], confidence: float = CONFI
     (J. L. Hodges and E. L. Lehmann, Annals of Mathematical Statistics 34 (1963) 598-611; M. Hollander, D. A. Wolfe
     and E. Chicken, "Nonparametric Statistical Methods", 3rd ed. 2014, sections 3.2 and 3.3).
     """
-    count = len(differences)
-    values = np.asarray(differences, dtype=np.float64)
-    first, second = np.triu_indices(count)
-    walsh = np.sort((values[first] + values[second]) / 2)
+    walsh = _walsh(differences)
     estimate = float(np.median(walsh))
-    if count < 2:
+    if len(differences) < 2:
         return Interval(estimate, -math.inf, math.inf, 0.0)
-    counts = signed_rank_counts(count)
-    tails = [tail / 2**count for tail in accumulate(counts[: len(walsh) // 2])]
+    tails = _signed_rank_tails(len(differences))[: len(walsh) // 2]
     rank, level = _rank(tails, confidence)
     return Interval(estimate, float(walsh[rank - 1]), float(walsh[len(walsh) - rank]), level)
+
+
+def signed_rank_limits(differences: Sequence[float], low: float, high: float) -> Limits:
+    """Hodges-Lehmann estimate with a lower limit of confidence `low` and an upper one of confidence `high`.
+
+    Each limit is a question of its own, asked of one side only; n values reach a confidence of 1 - 2⁻ⁿ at best.
+    """
+    walsh = _walsh(differences)
+    tails = _signed_rank_tails(len(differences))
+    below, low_level = _one_sided(tails, low)
+    above, high_level = _one_sided(tails, high)
+    return Limits(
+        float(np.median(walsh)),
+        float(walsh[below - 1]) if below else -math.inf,
+        float(walsh[len(walsh) - above]) if above else math.inf,
+        low_level,
+        high_level,
+    )
+
+
+def signed_rank_p(differences: Sequence[float], shift: float = 0.0) -> float:
+    """Exact one-sided p-value of the signed-rank test that the centre of `differences` is above `shift`.
+
+    T⁺ is counted as the number of Walsh averages above `shift`; those that equal it count for the null hypothesis,
+    which keeps the level where values are tied. So p ≤ 1 - confidence exactly where the lower limit of that confidence
+    lies above `shift` (Hollander, Wolfe and Chicken, sections 3.1 to 3.3, where Walsh averages give both).
+    """
+    walsh = _walsh(differences)
+    not_above = int(np.sum(walsh <= shift))
+    return _signed_rank_tails(len(differences))[not_above]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for having asked all of these questions, in the order given.
+
+    Rejecting where the adjusted value is at most α keeps the chance of any false alarm at α, whatever depends on what
+    (S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6 (1979)).
+    """
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    adjusted = [0.0] * len(p_values)
+    running = 0.0
+    for place, index in enumerate(order):
+        running = max(running, min(1.0, (len(p_values) - place) * p_values[index]))
+        adjusted[index] = running
+    return adjusted
 
 
 def signed_rank_counts(count: int) -> list[int]:
@@ -80,6 +138,29 @@ def signed_rank_counts(count: int) -> list[int]:
     return ways
 
 
+@cache
+def _signed_rank_tails(count: int) -> list[float]:
+    """P(T⁺ ≤ k) for k = 0, 1, …, n(n+1)/2."""
+    return [tail / 2**count for tail in accumulate(signed_rank_counts(count))]
+
+
+def _walsh(differences: Sequence[float]) -> NDArray[np.float64]:
+    """float64[n(n+1)/2] the averages of all pairs, each value with itself included, ascending."""
+    values = np.asarray(differences, dtype=np.float64)
+    first, second = np.triu_indices(len(values))
+    return np.sort((values[first] + values[second]) / 2)
+
+
+def _one_sided(tails: list[float], confidence: float) -> tuple[int, float]:
+    """Largest rank k whose one-sided limit has `confidence`, and what it has; 0 where no limit has it."""
+    rank = sum(tail <= 1 - confidence + ROUNDING for tail in tails[:-1])
+    return (rank, 1 - tails[rank - 1]) if rank else (0, 0.0)
+
+
+ROUNDING = 1e-12
+"""1 - 0.99 is not 0.01 in binary."""
+
+
 def _rank(tails: list[float], confidence: float) -> tuple[int, float]:
     """Largest rank k (at least 1) whose limits have `confidence`, and what they have; `tails[k-1]` is one tail."""
     fitting = sum(1 - 2 * tail >= confidence for tail in tails)
@@ -87,11 +168,23 @@ def _rank(tails: list[float], confidence: float) -> tuple[int, float]:
     return rank, 1 - 2 * tails[rank - 1]
 
 
+def log_ratio_interval(logs: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+    """The interval of `signed_rank_interval` for logarithms of ratios, one per launch, as ratios."""
+    found = signed_rank_interval(logs, confidence)
+    return Interval(math.exp(found.estimate), math.exp(found.low), math.exp(found.high), found.level)
+
+
+def half_width(ratio: Interval, confidence: float = CONFIDENCE) -> float:
+    """Half the width of a ratio's interval, relative to its middle: 0.01 is ±1 %; infinite without `confidence`."""
+    if ratio.level < confidence:
+        return math.inf
+    return math.sqrt(ratio.high / ratio.low) - 1
+
+
 def ratio_interval(base: Sequence[float], candidate: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
     """`candidate` over `base`, paired by launch: Hodges-Lehmann of the log ratio and its limits, as ratios."""
     logs = [math.log(c) - math.log(b) for b, c in zip(base, candidate, strict=True)]
-    found = signed_rank_interval(logs, confidence)
-    return Interval(math.exp(found.estimate), math.exp(found.low), math.exp(found.high), found.level)
+    return log_ratio_interval(logs, confidence)
 
 
 def verdict(ratio: Interval) -> Literal["faster", "slower", "indistinguishable"]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
 import numpy as np
 
 from deploykit.benchmark import stats
-from deploykit.benchmark.plan import Subject
+from deploykit.benchmark.plan import Protocol, Subject
 from deploykit.benchmark.series import Measured, Series
 from deploykit.measurements import BenchRow, Comparison
 
@@ -79,16 +81,75 @@ def _times(launches: Sequence[Series]) -> dict[str, Any]:
     }
 
 
+def sampling(measured: Measured) -> dict[str, Any]:
+    """How the sample came about: launches made and why no more, rounds and how many of them were dropped."""
+    disturbed = [one.disturbed for one in measured.disturbed]
+    return {
+        "launches_made": len(measured.launches),
+        "ended": measured.ended,
+        "rounds": len(measured.rounds),
+        "rounds_dropped": len(measured.dropped),
+        "rounds_disturbed": {reason: disturbed.count(reason) for reason in sorted(set(disturbed))},
+    }
+
+
 def compare(measured: Measured, base: str, candidate: str, batch: int) -> Comparison:
     """`candidate` against `base` over the launches that have both."""
-    bases = {one.launch: one.median_ns for one in measured.of(base, batch)}
-    candidates = {one.launch: one.median_ns for one in measured.of(candidate, batch)}
-    shared = sorted(bases.keys() & candidates.keys())
+    shared = pairs(measured, base, candidate, batch)
     if not shared:
         return Comparison(base, candidate, batch, None, None, None, "not_measured")
-    ratio = stats.ratio_interval([bases[one] for one in shared], [candidates[one] for one in shared])
+    ratio = stats.log_ratio_interval([log_ratio(*pair) for pair in shared])
     ci, level = ((ratio.low, ratio.high), ratio.level) if ratio.level else (None, None)
     return Comparison(base, candidate, batch, ratio.estimate, ci, level, stats.verdict(ratio))
+
+
+def pairs(measured: Measured, base: str, candidate: str, batch: int) -> list[tuple[Series, Series]]:
+    """The launches that have both, each without the rounds in which one of them has no block."""
+    candidates = {one.launch: one for one in measured.of(candidate, batch)}
+    found = []
+    for one in measured.of(base, batch):
+        other = candidates.get(one.launch)
+        if other is not None and (both := {b.round for b in one.blocks} & {b.round for b in other.blocks}):
+            found.append((_only(one, both), _only(other, both)))
+    return found
+
+
+def _only(one: Series, rounds: set[int]) -> Series:
+    kept = tuple(block for block in one.blocks if block.round in rounds)
+    return one if len(kept) == len(one.blocks) else replace(one, blocks=kept)
+
+
+def log_ratio(base: Series, candidate: Series) -> float:
+    """What one launch says: the median over its pairs of blocks of the log ratio of their median times."""
+    before = {block.round: block.median_ns for block in base.blocks}
+    logs = [math.log(block.median_ns / before[block.round]) for block in candidate.blocks]
+    return float(median(logs))
+
+
+def narrow(protocol: Protocol, wanted: Sequence[tuple[str, str, int]]) -> Callable[[Measured], bool]:
+    """Whether the 95 % interval of every (base, candidate, batch) in `wanted` is as narrow as `protocol` asks.
+
+    It looks at the width alone, and never at where the interval lies: who stops when the answer pleases will be
+    pleased by noise. What went missing gets no narrower.
+    """
+
+    def enough(measured: Measured) -> bool:
+        for base, candidate, batch in wanted:
+            shared = pairs(measured, base, candidate, batch)
+            lost = measured.reason(base, batch) or measured.reason(candidate, batch)
+            ratio = stats.log_ratio_interval([log_ratio(*pair) for pair in shared]) if shared else None
+            if lost is None and (ratio is None or stats.half_width(ratio) > protocol.half_width):
+                return False
+        return True
+
+    return enough
+
+
+def deciding(subjects: Sequence[Subject], batch: int) -> list[tuple[str, str, int]]:
+    """The comparisons that a table's recommendation rests on: every subject with the base line at `batch`."""
+    names = [subject.name for subject in subjects if batch in subject.feeds]
+    base = next((name for name in (*BASES, *names) if name in names), None)
+    return [(base, name, batch) for name in names if base is not None and name != base]
 
 
 def comparisons(subjects: Sequence[Subject], measured: Measured) -> list[Comparison]:

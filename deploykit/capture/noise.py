@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 
@@ -14,6 +11,7 @@ from deploykit.capture.float64 import Exact
 from deploykit.inputs import CaseInputs
 from deploykit.reference import Noise
 from deploykit.signature import Feeds
+from deploykit.threads import one_thread
 
 JUDGED = {"real", "in range"}
 """Input classes that the model is made for: NaN there is no reference, and magnitudes there are its own."""
@@ -50,7 +48,7 @@ class NoiseFloor:
         """
         if inputs.input_class not in JUDGED and inputs.input_class != DEGENERATE:
             return {name: Noise(rmse(expected[name], exact)) for name, exact in expected64.items() if name in expected}
-        with _one_thread():  # one row leaves nothing to share out, and waiting for idle threads is what costs there
+        with one_thread():  # one row leaves nothing to share out, and waiting for idle threads is what costs there
             single_thread = arrays(call(self._copies.original, inputs.inputs))
             evaluations = [expected, single_thread, *self._one_by_one(inputs, expected64)]
         half, half_exact = self._in_half(inputs, expected64)
@@ -153,13 +151,3 @@ def _same64(actual: np.ndarray, expected: np.ndarray, whole: np.ndarray) -> bool
 
 def _rows(feeds: Feeds, rows: slice) -> Feeds:
     return {name: array[rows] for name, array in feeds.items()}
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

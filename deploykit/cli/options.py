@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from deploykit.errors import UsageError, from_os_error
+from deploykit.errors import UsageError
 from deploykit.model import SourceSpec
 from deploykit.progress import Progress, Silent
 from deploykit.results import to_json
 from deploykit.signature import MAX_DIM
+from deploykit.writing import write_text
 
 if TYPE_CHECKING:
     from deploykit.pipeline.bench import BenchRequest
@@ -278,29 +277,5 @@ def emit(result: Any, text: str, json_to: str | None) -> None:
         click.echo(to_json(result), nl=False)
         return
     if json_to is not None:
-        write(Path(json_to), to_json(result))
+        write_text(Path(json_to), to_json(result))
     click.echo(text)
-
-
-def check_place(path: Path) -> None:
-    """Find out before the work, not after it, that `path` could not be written.
-
-    Raises:
-        UsageError: it is a directory, or its directory does not exist.
-        StorageError: nothing can be written there.
-    """
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "is a directory")
-        with tempfile.TemporaryFile(dir=path.absolute().parent):
-            pass
-    except OSError as error:
-        raise from_os_error(error, str(path)) from error
-
-
-def write(path: Path, text: str) -> None:
-    """Write a text file, errors mapped."""
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise from_os_error(error, str(path)) from error

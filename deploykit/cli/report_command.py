@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from deploykit.cli import options
+from deploykit.writing import write_text
 
 
 @click.command("report")
@@ -22,5 +22,5 @@ def command(bundle: Path, form: str, output: Path | None, debug: bool) -> int:  
     if output is None:
         click.echo(rendered, nl=not rendered.endswith("\n"))
     else:
-        options.write(output, rendered)
+        write_text(output, rendered)
     return 0

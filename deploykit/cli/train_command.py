@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from deploykit.cli import options
+from deploykit.writing import check_file
 
 
 @click.command("train")
@@ -27,7 +28,7 @@ def command(model: str, output: Path, force: bool, json_to: str | None, quiet: b
 
     if output.exists() and not force:
         raise UsageError(str(output), "a file is there already", "replace it with --force", "EXISTS")
-    options.check_place(output)
+    check_file(output)
     record = train(options.train_request(given), output, None, options.progress_for(quiet=quiet))
     if record["rank"] == 0:
         options.emit(record, f"{record['summary']}\ncheckpoint: {output}", json_to)

@@ -11,6 +11,7 @@ import click
 
 from deploykit.cli.options import F
 from deploykit.errors import DeploykitError, UsageError, from_os_error
+from deploykit.writing import write_text
 
 if TYPE_CHECKING:
     from deploykit.pipeline.verify import VerifyRequest
@@ -84,12 +85,11 @@ def publish(report: VerifyReport, junit: Path | None, summary: Path | None, give
     Raises:
         DeploykitError: a file cannot be written.
     """
-    from deploykit.cli import options
     from deploykit.report import github, markdown
     from deploykit.report import junit as junit_form
 
     if junit is not None:
-        options.write(junit, junit_form.render_verify(report))
+        write_text(junit, junit_form.render_verify(report))
     if summary is not None:
         append_summary(summary, markdown.render_verify(report))
     if wants_annotations(given):

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from deploykit import strict_json
 from deploykit.parity.sketch import PROJECTIONS, Sketch
 from deploykit.results import (
     CheckVerdict,
@@ -102,7 +103,7 @@ class Baseline:
         Raises:
             ValueError: the text is no baseline, or one of another schema.
         """
-        data = json.loads(text, object_pairs_hook=_no_duplicates)
+        data = strict_json.parse(text)
         schema = data.get("schema") if isinstance(data, dict) else None
         if schema != SCHEMA:
             raise ValueError(f"schema {schema!r} is unknown, this deploykit reads {SCHEMA}")
@@ -145,10 +146,3 @@ def _deep(node: dict[str, Any] | list[Any]) -> bool:
     """Whether there are records in it; a list of numbers is none."""
     items: Iterable[Any] = node.values() if isinstance(node, dict) else node
     return isinstance(node, dict) or any(isinstance(item, dict | list) for item in items)
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key is there twice")
-    return found

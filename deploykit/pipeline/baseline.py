@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from deploykit import strict_json
 from deploykit.bundle import Bundle
 from deploykit.errors import RefusedError, UsageError, from_os_error, gravest
 from deploykit.parity.baseline import Baseline
@@ -19,6 +18,7 @@ from deploykit.parity.sketch import Sketch, sketches
 from deploykit.pipeline.judging import Gate
 from deploykit.pipeline.verify import VerifyRequest
 from deploykit.results import EXIT_OF, BaselineReport, VerifyReport
+from deploykit.writing import check_file, write_text
 
 MAX_BASELINE = 16 << 20
 """Bytes of a baseline file that are read: a hundred variants with a thousand checks each fit."""
@@ -51,7 +51,7 @@ def prepare(request: VerifyRequest, path: Path, *, update: bool) -> Apply:
         raise UsageError("--update-baseline", "keeps all variants of the bundle", hint)
     bundle = Bundle(request.bundle)
     if update:
-        _check_place(path)
+        check_file(path)
         return lambda report: _updated(report, bundle, path)
     before = _read(path)
     if before.source != bundle.manifest.source.digest:
@@ -75,7 +75,7 @@ def _updated(report: VerifyReport, bundle: Bundle, path: Path) -> VerifyReport:
         reason = f"not written: verify says {report.verdict}, and a baseline keeps what was well"
         return replace(report, baseline=BaselineReport("skipped", EXIT_OF["skipped"], "", reason))
     now = _now(report, bundle)
-    _write(path, now.to_json())
+    write_text(path, now.to_json())
     checks = sum(len(variant.checks) for variant in now.variants)
     reason = f"written: {len(now.variants)} variants, {checks} checks, {len(now.reference)} answers of eager"
     return replace(report, baseline=BaselineReport("pass", EXIT_OF["pass"], "", reason))
@@ -108,38 +108,6 @@ def _read(path: Path) -> Baseline:
     try:
         return Baseline.from_json(raw.decode())
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(item) for item in first["loc"])
-        raise RefusedError(str(path), f"not a baseline: {where}: {first['msg']}", hint) from error
+        raise RefusedError(str(path), f"not a baseline: {strict_json.first_fault(error)}", hint) from error
     except (ValueError, RecursionError) as error:
         raise RefusedError(str(path), f"not a baseline: {error}", hint) from error
-
-
-def _check_place(path: Path) -> None:
-    if path.is_dir():
-        raise UsageError(str(path), "is a directory", "name a file", "NOT_FOUND")
-    try:
-        with tempfile.TemporaryFile(dir=path.absolute().parent):
-            pass
-    except OSError as error:
-        raise from_os_error(error, str(path)) from error
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all: a half-written baseline would be refused by every later run."""
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.absolute().parent)
-        partial = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(text.encode())
-                stream.flush()
-                os.fsync(stream.fileno())
-            mask = os.umask(0)
-            os.umask(mask)
-            partial.chmod(0o666 & ~mask)  # mkstemp makes it private, and it is to be committed
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise from_os_error(error, str(path)) from error

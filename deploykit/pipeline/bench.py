@@ -9,10 +9,13 @@ from deploykit.benchmark import summary
 from deploykit.benchmark.measure import measure
 from deploykit.environment import fingerprint
 from deploykit.errors import gravest
-from deploykit.measurements import BenchReport
+from deploykit.measurements import BenchReport, Recommendation
+from deploykit.pipeline import profile, scenarios
+from deploykit.pipeline.against import against
 from deploykit.pipeline.measuring import BenchRequest, Field, prepared
+from deploykit.pipeline.recommending import recommend
+from deploykit.pipeline.tune import tune
 from deploykit.progress import Progress
-from deploykit.recommend.choose import choose
 from deploykit.results import VerifyReport, to_json
 
 __all__ = ["BenchRequest", "bench"]
@@ -29,7 +32,17 @@ def bench(request: BenchRequest, progress: Progress, verified: VerifyReport | No
     Raises:
         DeploykitError: the bundle cannot be used, or a batch size does not fit its signature.
     """
+    scenarios.check(request)
+    profile.check(request)
+    if request.against:
+        return against(request, progress, verified)
+    if request.tune is not None:
+        return tune(request, progress, verified)
     with prepared(request, progress, verified) as field:
+        if request.scenario.kind == "offline":
+            return scenarios.offline(field, progress)
+        if request.scenario.kind == "server":
+            return scenarios.server(field, progress)
         return _table(field, progress)
 
 
@@ -37,35 +50,39 @@ def _table(field: Field, progress: Progress) -> BenchReport:
     """Every variant that passed, next to eager."""
     subjects = field.subjects.every(field.verdicts)
     protocol = field.request.protocol
-    measured = measure(subjects, protocol, field.open_worker, progress, field.subjects.judge)
+    wanted = summary.deciding(subjects, field.subjects.batches[0])
+    enough = None if protocol.quick else summary.narrow(protocol, wanted)
+    measured = measure(subjects, protocol, field.open_worker, progress, field.subjects.judge, enough)
     raw = field.folder / "bench.safetensors"
     measured.save(raw)
     rows = summary.rows(subjects, measured)
-    deciding = field.subjects.batches[0]
-    records = field.bundle.manifest.variants
-    choice = choose(
-        rows,
-        lambda base, candidate: summary.compare(measured, base, candidate, deciding),
-        field.verdicts,
-        {record.name: record.reason for record in records if record.name in field.verdicts and record.file is None},
-        deciding,
-    )
+    profiles = profile.profiles(field, subjects, rows, progress) if field.request.profile else []
+    rows = profile.told_by_devices(field, subjects, rows, profiles, progress)
+    environment = fingerprint()
+    choice = recommend(field, measured, rows, environment)
     settings = field.subjects.settings
-    said = {"threads": settings.threads, "scope": "host_to_host", "eager": field.subjects.eager_note}
+    said: dict[str, Any] = {"threads": settings.threads, "scope": "host_to_host", "eager": field.subjects.eager_note}
+    said["torch-compile"] = field.subjects.compile_note
+    said |= {"tuned": field.tuned} if field.tuned else {}
     report = BenchReport(
         field.bundle.manifest.name,
-        fingerprint(),
-        {**asdict(protocol), **said},
+        environment,
+        {**asdict(protocol), **said, **summary.sampling(measured)},
         tuple(rows),
         tuple(summary.comparisons(subjects, measured)),
         choice,
-        _exit_code(measured.missing, field.verified),
+        _exit_code(measured.missing, field.verified, choice),
+        profiles=tuple(profiles),
     )
     field.bundle.write_report("bench.json", to_json(report))
     field.bundle.write_report_file("bench.safetensors", raw)
     return report
 
 
-def _exit_code(missing: Any, verified: VerifyReport) -> int:
-    """A subject that could not be measured is work not done; a gate that said no before keeps its say."""
-    return gravest([verified.exit_code, *(entry.exit_code for entry in missing)])
+def _exit_code(missing: Any, verified: VerifyReport, choice: Recommendation) -> int:
+    """A subject that could not be measured is work not done; a gate that said no before keeps its say.
+
+    Constraints that nothing satisfies are a gate too.
+    """
+    missing = [entry for entry in missing if entry.code != "DEVICE_GRAPH"]  # not every model can be recorded as one
+    return gravest([verified.exit_code, *(entry.exit_code for entry in missing), int(not choice.satisfied)])

@@ -10,6 +10,7 @@ from typing import Any
 
 from deploykit import registry
 from deploykit.bundle import Bundle, CaseRecord, VariantRecord
+from deploykit.environment import usable_cores
 from deploykit.errors import WorkError
 from deploykit.isolation import Pool
 from deploykit.parity import compare
@@ -19,6 +20,7 @@ from deploykit.parity.scale import IN_DISTRIBUTION, Scale
 from deploykit.reference import Case, load_arrays
 from deploykit.session import CPU, SessionSettings
 from deploykit.signature import Feeds
+from deploykit.tuned import opened, tuned_for
 
 _DEATHS = {"WORKER_CRASHED", "TIME_LIMIT", "MEMORY_LIMIT"}
 """How a child ends without an answer."""
@@ -61,12 +63,14 @@ class Gate:
         provider: full execution provider name.
         limits: changes to the budgets.
         names: inputs and outputs of variants that have other names than the signature, in its order.
+        settings: what sessions are opened with; None takes what was tuned for a variant: that is what is shipped.
     """
 
     bundle: Bundle
     provider: str = CPU
     limits: dict[str, float] = field(default_factory=dict)
     names: dict[str, tuple[list[str], list[str]]] = field(default_factory=dict)
+    settings: SessionSettings | None = None
 
     @property
     def records(self) -> tuple[CaseRecord, ...]:
@@ -96,7 +100,7 @@ class Gate:
         folder: Path,
         *,
         cases: tuple[str, ...] | None = None,
-        graph_level: str = "all",
+        graph_level: str | None = None,
         feed: dict[str, str] | None = None,
     ) -> Answers:
         """Let `artifact` answer cases in a child.
@@ -107,14 +111,17 @@ class Gate:
             pool: gives the child.
             folder: receives the answers.
             cases: ids, None for all.
-            graph_level: ONNX Runtime's graph optimization level.
+            graph_level: ONNX Runtime's graph optimization level; None is that of the variant's settings.
             feed: inputs that get another input's values.
 
         Raises:
             DeploykitError: it cannot be opened, or the child died.
         """
         wanted = [case for case in self.records if cases is None or case.id in cases]
-        settings = SessionSettings(self.provider, graph_level=graph_level)
+        settings = self.settings or opened(
+            tuned_for(record.tuned, self.provider), SessionSettings(self.provider), usable_cores()
+        )
+        settings = settings if graph_level is None else replace(settings, graph_level=graph_level)
         usual = [case for case in wanted if case.gate != "outside"]
         outside = [case for case in wanted if case.gate == "outside"]
         try:

@@ -5,22 +5,26 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from deploykit.benchmark.gate import Rules
 from deploykit.benchmark.plan import Protocol
-from deploykit.bundle import Bundle
-from deploykit.environment import usable_cores
+from deploykit.benchmark.scenario import Scenario
+from deploykit.bundle import Bundle, VariantRecord
+from deploykit.environment import fingerprint, usable_cores
 from deploykit.errors import UsageError
 from deploykit.isolation import Limits, Worker
 from deploykit.model import SourceSpec
 from deploykit.pipeline.subjects import Subjects
 from deploykit.pipeline.verify import VerifyRequest, verify
 from deploykit.progress import Progress
+from deploykit.recommend.choose import Wish
 from deploykit.results import VariantReport, VerifyReport
 from deploykit.session import CPU, SessionSettings
 from deploykit.signature import MAX_DIM
+from deploykit.tuned import Goal, elsewhere, opened, parted, tuned_for
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,17 @@ class BenchRequest:
         variants: names, or None for all of the bundle.
         batches: batch sizes; the first one decides the recommendation.
         threads: intra-op threads for every variant; None takes every core this process may use.
-        session: further settings of every session, in the words of `SessionSettings.with_words`.
+        wish: goal and constraints of the recommendation.
+        session: further settings of every session, in the words of `SessionSettings.with_words`; the word `default`
+            leaves aside what was tuned for a variant.
+        scenario: the load that is put on the model.
+        compiled: eager under torch.compile is measured, too.
+        profile: every subject is profiled, too, after its times were taken.
         source: builds `eager` for bundles whose source is the user's own code; None where it is not at hand.
+        tune: look for the best settings for this goal instead of measuring a table.
+        seconds: wall time for a search; None is that search's own default.
+        against: what the speed gate holds the variants against, in the words of `pipeline/opponent.py`; empty for none.
+        rules: of the speed gate.
     """
 
     bundle: Path
@@ -45,15 +58,36 @@ class BenchRequest:
     trust_code: bool = False
     source: SourceSpec | None = None
     session: str = ""
+    scenario: Scenario = field(default_factory=Scenario)
+    wish: Wish = field(default_factory=Wish)
+    tune: Goal | None = None
+    seconds: float | None = None
+    compiled: bool = False
+    profile: bool = False
+    against: str = ""
+    rules: Rules = field(default_factory=Rules)
 
     @property
     def settings(self) -> SessionSettings:
-        """What sessions are opened with.
+        """What sessions are opened with for which nothing was tuned.
 
         Raises:
             UsageError: BAD_SETTING.
         """
-        return SessionSettings(self.provider, self.threads or usable_cores()).with_words(self.session)
+        return SessionSettings(self.provider, self.threads or usable_cores()).with_words(parted(self.session)[1])
+
+    def settings_for(self, record: VariantRecord) -> SessionSettings:
+        """What the session of one variant is opened with: what was tuned for it, and on top what was asked for.
+
+        Raises:
+            UsageError: BAD_SETTING.
+        """
+        plain, words = parted(self.session)
+        tuned = None if plain else tuned_for(record.tuned, self.provider)
+        settings = opened(tuned, SessionSettings(self.provider, usable_cores()), usable_cores())
+        if self.threads is not None:
+            settings = replace(settings, threads=self.threads)
+        return settings.with_words(words)
 
     @property
     def protocol(self) -> Protocol:
@@ -82,6 +116,20 @@ class Field:
         """The gate's answer by variant."""
         return {report.name: report for report in self.verified.variants}
 
+    @cached_property
+    def tuned(self) -> dict[str, str]:
+        """Variants that open with tuned settings: these, and a word where they were found on another machine."""
+        if parted(self.request.session)[0]:
+            return {}
+        here = fingerprint()["cpu"]
+        said = {}
+        for record in self.subjects.passed(self.verdicts):
+            one = tuned_for(record.tuned, self.request.provider)
+            if one is not None and one.settings:
+                where = elsewhere(one, here, usable_cores())
+                said[record.name] = f"{one.settings}, tuned for {one.goal}{f' ({where})' if where else ''}"
+        return said
+
     def open_worker(self) -> Worker:
         """A fresh child process with limits for this model."""
         return Worker(Limits.for_model(max((record.size for record in self.bundle.manifest.files), default=0)))
@@ -109,7 +157,8 @@ def prepared(request: BenchRequest, progress: Progress, verified: VerifyReport |
     else:
         bundle.check()
     with tempfile.TemporaryDirectory(prefix="deploykit-") as folder:
-        subjects = Subjects(bundle, request.batches, settings, Path(folder), request.source)
+        own, compiled = request.settings_for, request.compiled
+        subjects = Subjects(bundle, request.batches, settings, Path(folder), request.source, own, compiled=compiled)
         yield Field(request, bundle, verified, subjects, Path(folder))
 
 

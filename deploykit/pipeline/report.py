@@ -14,6 +14,9 @@ from deploykit.measurements import BenchReport
 from deploykit.report import html, markdown, text
 from deploykit.results import VerifyReport, from_data
 
+MORE = ("gate.json", "bench-offline.json", "bench-server.json", "tune.json")
+"""Reports of the other ways of measuring."""
+
 
 def render(path: Path, form: str) -> str:
     """The report as `text`, `markdown` or `html`.
@@ -25,14 +28,15 @@ def render(path: Path, form: str) -> str:
     bundle = Bundle(path)
     verified: VerifyReport | None = _stored(bundle, "verify.json", VerifyReport)
     measured: BenchReport | None = _stored(bundle, "bench.json", BenchReport)
-    if verified is None and measured is None:
+    more = [found for name in MORE if (found := _stored(bundle, name, BenchReport)) is not None]
+    if verified is None and measured is None and not more:
         hint = "run deploykit verify or deploykit bench first"
         raise UsageError(str(path), "nothing was measured yet", hint, "NO_REPORT")
     if form == "html":
-        return html.render(bundle.manifest.name, verified, measured)
+        return html.render(bundle.manifest.name, verified, measured, more)
     kind = markdown if form == "markdown" else text
     parts = [kind.render_verify(verified)] if verified else []
-    parts += [kind.render_bench(measured)] if measured else []
+    parts += [kind.render_bench(report) for report in ([measured] if measured else []) + more]
     return "\n\n".join(parts)
 
 

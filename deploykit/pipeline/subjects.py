@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from deploykit import registry
 from deploykit.benchmark.plan import Subject
 from deploykit.bundle import WEIGHTS, Bundle, CaseRecord, VariantRecord
 from deploykit.errors import UsageError
@@ -19,7 +20,7 @@ from deploykit.parity.judge import Judge
 from deploykit.parity.scale import IN_DISTRIBUTION, Scale
 from deploykit.reference import save_arrays
 from deploykit.results import VariantReport, to_data
-from deploykit.session import SessionSettings
+from deploykit.session import CUDA, SessionSettings
 from deploykit.signature import Feeds
 
 INPUT_SETS = 4
@@ -27,6 +28,12 @@ INPUT_SETS = 4
 
 REBUILT = ("mlp", "torchvision")
 """Sources that deploykit's own plugins can build again from the manifest, with the weights in the bundle."""
+
+COMPILED = "torch-compile"
+"""The live module under torch.compile, and the runtime that opens it."""
+
+GRAPH = "device_graph=on"
+"""The words of the setting that records a device graph."""
 
 EAGER = "eager"
 """The live module: measured to compare with, and no artifact that could be shipped."""
@@ -42,7 +49,9 @@ class Subjects:
         settings: what sessions are opened with unless a subject gets others.
         folder: where inputs and the recipe for eager are written.
         source: builds eager for bundles whose source is the user's own code; None where it is not at hand.
+        own: what the session of one variant is opened with; None takes `settings`.
         eager_note: why eager is not among the subjects, or `measured`.
+        compile_note: the same of eager under torch.compile, which is there when `compiled` asks for it.
 
     Raises:
         UsageError: BAD_BATCH, the model's batch is fixed at another size.
@@ -53,7 +62,10 @@ class Subjects:
     settings: SessionSettings
     folder: Path
     source: SourceSpec | None = None
+    own: Callable[[VariantRecord], SessionSettings] | None = None
     eager_note: str = "measured"
+    compiled: bool = False
+    compile_note: str = "not asked for (--compile)"
     batches: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -77,14 +89,20 @@ class Subjects:
         return self.base.rows is not None
 
     def every(self, verdicts: Mapping[str, VariantReport]) -> list[Subject]:
-        """Eager where it can be had, and every variant that passed.
+        """Eager where it can be had, compiled too if asked for, and every variant that passed.
+
+        On CUDA the variants that ONNX Runtime opens are there twice, the second time as one recorded graph.
 
         Raises:
             UsageError: NOTHING_TO_MEASURE, there is neither.
         """
         eager = self.eager()
         found = [eager] if eager is not None else []
-        found += [self.subject(record) for record in self.passed(verdicts)]
+        found += self._compiled()
+        passed = self.passed(verdicts)
+        found += [self.subject(record) for record in passed]
+        if self.settings.provider == CUDA:
+            found += [self._recorded(record) for record in passed if record.runtime == "onnxruntime"]
         if not found:
             message, hint = "no variant passed verify: nothing to measure", "deploykit verify says why"
             raise UsageError(self.bundle.path.name, message, hint, "NOTHING_TO_MEASURE")
@@ -103,11 +121,13 @@ class Subjects:
 
         Args:
             record: a variant that was made.
-            settings: what its session is opened with; None takes this bundle's.
+            settings: what its session is opened with; None takes the variant's own.
             name: what the subject is called where the variant's name would not be unique.
         """
         artifact = self.bundle.file_of(record.name)
         size = self.bundle.bytes_of(record.name)
+        if settings is None and self.own is not None:
+            settings = self.own(record)
         return self._subject(name or record.name, record.name, record.runtime, artifact, settings, size)
 
     def eager(self, runtime: str = EAGER) -> Subject | None:
@@ -123,6 +143,21 @@ class Subjects:
         spec = to_data(replace(source, checkpoint=None))
         path.write_text(json.dumps({"source": spec, "weights": str(weights)}), encoding="utf-8")
         return self._subject(runtime, "", runtime, path, None, None)
+
+    def _compiled(self) -> list[Subject]:
+        """Eager under torch.compile where that was asked for and can be had; `compile_note` says what became of it."""
+        if not self.compiled:
+            return []
+        reason = registry.load("runtimes", COMPILED)().unavailable()
+        found = self.eager(COMPILED) if reason is None else None
+        self.compile_note = "measured"
+        if found is None:
+            self.compile_note = f"not measured: {reason}" if reason else self.eager_note
+        return [found] if found is not None else []
+
+    def _recorded(self, record: VariantRecord) -> Subject:
+        settings = replace(self.subject(record).settings, device_graph=True)
+        return self.subject(record, settings, f"{record.name}@{GRAPH}")
 
     def judge(self, subject: Subject, outputs: Feeds) -> str:
         """Hold one answer to the budget of its variant; empty when it agrees."""

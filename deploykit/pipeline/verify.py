@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from deploykit.progress import Progress
 from deploykit.publish import made_here
 from deploykit.results import EXIT_OF, REPRODUCE, VariantVerdict, VerifyReport
 from deploykit.session import CPU
+from deploykit.writing import make_folder
 
 
 @dataclass(frozen=True)
@@ -132,9 +132,7 @@ def _reproducers(request: VerifyRequest, names: list[str]) -> Path | None:
     folder = request.reproducers or request.bundle / REPORTS / "reproduce"
     if request.reproducers is not None:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
+            make_folder(folder)
         except OSError as error:
             raise from_os_error(error, f"--reproducers {folder}") from error
     elif not os.access(request.bundle, os.W_OK):

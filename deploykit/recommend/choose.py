@@ -1,74 +1,119 @@
 """Which variant to ship, and why not the others. Pure.
 
-Parity first: what verify did not pass is out. Then speed, as far as it was really seen: among variants that cannot be
-told from the fastest, the most exact and simplest one wins. What follows is ranked the same way.
+Parity first: what verify did not pass is out. Then the constraints: what was not shown to satisfy them is out. Then
+the goal, as far as it was really seen: among variants that cannot be told from the best, the most exact and simplest
+one wins. What follows is ranked the same way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
 
-from deploykit.measurements import BenchRow, Choice, Comparison, Recommendation
+from deploykit.measurements import BASE_LINES, BenchRow, Choice, Goal, Recommendation
+from deploykit.recommend import pareto, unhelped
+from deploykit.recommend.constraints import Constraints, Finding, missed
+from deploykit.recommend.goals import GOALS, Compare, ratio
+from deploykit.recommend.traits import Traits, simplicity, variant_of
 from deploykit.results import VariantReport
-from deploykit.units import duration, times
-
-Compare: TypeAlias = Callable[[str, str], Comparison]
-"""(base, candidate) to their comparison at the batch in question."""
-
-BASE_LINE = "eager"
-"""The live module: measured to compare with, and no artifact that could be shipped."""
-
-PRECISIONS = ("fp32", "bf16", "fp16", "int8", "int4")
-"""Most exact first; a variant whose name holds none of them is fp32. fp16 has more digits than bf16, but overflows."""
-
-FORMATS = ("onnx", "torch-export", "torchscript")
-"""Simplest to ship first: onnx needs no torch where it runs, PyTorch calls torchscript deprecated; others come last."""
+from deploykit.units import times
 
 
-def choose(
-    rows: Sequence[BenchRow],
-    compare: Compare,
-    verified: Mapping[str, VariantReport],
-    unmade: Mapping[str, str] | None = None,
-    batch: int | None = None,
-) -> Recommendation:
-    """Rank the variants by latency at `batch` (that of the first row where None) and say why.
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for.
+
+    Attributes:
+        goal: what the ranking goes by.
+        constraints: what a variant must satisfy to be in it.
+    """
+
+    goal: Goal = "latency"
+    constraints: Constraints = field(default_factory=Constraints)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Everything that is known of the variants.
+
+    Attributes:
+        rows: what was measured, base lines included where they were.
+        verified: the parity gate's answer per variant.
+        traits: from the manifest, per variant.
+        unmade: variants that could not be made or opened, and why.
+        batch: the batch size that decides; None takes that of the first row.
+        facts: of the machine and the measurement.
+    """
+
+    rows: Sequence[BenchRow]
+    verified: Mapping[str, VariantReport]
+    traits: Mapping[str, Traits] = field(default_factory=dict)
+    unmade: Mapping[str, str] = field(default_factory=dict)
+    batch: int | None = None
+    facts: unhelped.Facts = field(default_factory=unhelped.Facts)
+
+    @property
+    def table(self) -> dict[str, BenchRow]:
+        """Rows of the deciding batch by name."""
+        batch = self.batch if self.batch is not None else next((row.batch for row in self.rows), 1)
+        return {row.name: row for row in self.rows if row.batch == batch}
+
+    def traits_of(self, name: str) -> Traits:
+        """Traits of the variant that subject `name` measures; those of plain fp32 where nothing is known."""
+        return self.traits.get(variant_of(name), Traits())
+
+    def report_of(self, name: str) -> VariantReport | None:
+        """Verify's answer about that variant."""
+        return self.verified.get(variant_of(name))
+
+
+def choose(known: Candidates, compare: Compare, wish: Wish | None = None) -> Recommendation:
+    """Rank the variants by the goal and say why; what breaks a constraint is rejected with a line that says which.
 
     Args:
-        rows: what was measured, `eager` included where it was.
-        compare: from the same measurement.
-        verified: the parity gate's answer per variant.
-        unmade: variants that could not be made or opened, and why.
-        batch: the batch size that decides.
+        known: what was found out.
+        compare: from the same measurement, at the deciding batch.
+        wish: goal and constraints; None ranks by latency and asks for nothing.
     """
-    unmade = dict(unmade or {})
-    batch = batch if batch is not None else next((row.batch for row in rows), 1)
-    table = {row.name: row for row in rows if row.batch == batch}
-    rejected = [Choice(name, reason) for name, reason in unmade.items()]
-    left: dict[str, BenchRow] = {}
-    for name in dict.fromkeys((*table, *verified)):
-        row = table.get(name)
-        if name in unmade or name == BASE_LINE:
+    wish = wish or Wish()
+    table = known.table
+    passed, rejected = _sorted_out(known, table)
+    broken = {name: wish.constraints.findings(row, known.report_of(name)) for name, row in passed.items()}
+    left = {name: row for name, row in passed.items() if not missed(broken[name])}
+    rejected += [Choice(name, missed(broken[name])) for name in passed if name not in left]
+    bases = [name for name in BASE_LINES if name in table and table[name].median_ns is not None]
+    base = table[bases[0]] if bases else None
+    if left or wish.constraints:
+        said = GOALS["latency"].said
+        rejected += [Choice(name, f"{said(table[name])}: the base line, not an artifact") for name in bases]
+    rejected.sort(key=lambda choice: choice.variant)
+    if not left:
+        return _nothing(wish, broken, base, rejected)
+    ranking = tuple(_Ranking(known, compare, wish.goal, left, None if base is None else base.name).choices())
+    best, dominated = pareto.front(
+        {choice.variant: left[choice.variant] for choice in ranking}, compare, known.traits, known.verified
+    )
+    words = wish.constraints.words
+    return Recommendation(
+        ranking[0].variant, ranking[0].reason, ranking, tuple(rejected), wish.goal, words, True, best, dominated
+    )
+
+
+def _sorted_out(known: Candidates, table: Mapping[str, BenchRow]) -> tuple[dict[str, BenchRow], list[Choice]]:
+    """What passed verify and was measured, and the rest with its reason."""
+    passed: dict[str, BenchRow] = {}
+    rejected = [Choice(name, reason) for name, reason in known.unmade.items()]
+    for name in dict.fromkeys((*table, *known.verified)):
+        if name in known.unmade or name in BASE_LINES:
             continue
-        reason = _rejection(row, verified.get(name))
+        row = table.get(name)
+        reason = _rejection(row, known.report_of(name))
         if reason is None and row is not None:
-            left[name] = row
+            passed[name] = row
         else:
             rejected.append(Choice(name, reason or "not measured"))
-    base = table.get(BASE_LINE)
-    base = None if base is None or base.median_ns is None else base
-    if not left:
-        rejected.sort(key=lambda choice: choice.variant)
-        if base is None:
-            return Recommendation(None, "no variant passed verify and could be measured", (), tuple(rejected))
-        why = f"no variant qualifies, what is left is the base line: {_speed(base, None)}"
-        return Recommendation(BASE_LINE, why, (Choice(BASE_LINE, why),), tuple(rejected))
-    if base is not None:
-        rejected.append(Choice(BASE_LINE, f"{_speed(base, None)}: the base line, not an artifact"))
-    ranking = tuple(_rank(left, compare, base))
-    rejected.sort(key=lambda choice: choice.variant)
-    return Recommendation(ranking[0].variant, ranking[0].reason, ranking, tuple(rejected))
+    return passed, rejected
 
 
 def _rejection(row: BenchRow | None, report: VariantReport | None) -> str | None:
@@ -88,62 +133,93 @@ def _rejection(row: BenchRow | None, report: VariantReport | None) -> str | None
     return None
 
 
-def _rank(left: dict[str, BenchRow], compare: Compare, base: BenchRow | None) -> list[Choice]:
-    """Again and again the fastest of those left, or the simplest of those that cannot be told from it."""
-    everything, left, ranking = dict(left), dict(left), list[Choice]()
-    while left:
-        fastest = min(left, key=lambda name: (left[name].median_ns, name))
-        equal = {name: compare(fastest, name) for name in left if name != fastest}
-        group = [name for name, found in equal.items() if found.verdict == "indistinguishable"]
-        taken = min((fastest, *group), key=simplicity)
-        reason = _reduced(taken, everything, compare)
-        if reason is None and taken != fastest:
-            reason = (
-                f"indistinguishable from {fastest} ({_ratio(equal[taken])}): the simpler and more exact one is taken"
-            )
-        if reason is None:
-            reason = _speed(left[taken], None if base is None else compare(BASE_LINE, taken))
-        unsteady = f"; {left[taken].reason}" if left[taken].verdict == "not_steady" else ""
-        ranking.append(Choice(taken, reason + unsteady))
-        del left[taken]
-    return ranking
+def _nothing(
+    wish: Wish, broken: Mapping[str, list[Finding]], base: BenchRow | None, rejected: list[Choice]
+) -> Recommendation:
+    """Nothing can be shipped: say what comes closest to the constraints, or what is left without any."""
+    words = wish.constraints.words
+    if words:
+        asked = " and ".join(words)
+        reason = f"nothing was shown to satisfy {asked}; {_closest(broken)}"
+        return Recommendation(None, reason, (), tuple(rejected), wish.goal, words, satisfied=False)
+    if base is None:
+        reason = "no variant passed verify and could be measured"
+        return Recommendation(None, reason, (), tuple(rejected), wish.goal)
+    why = f"no variant qualifies, what is left is the base line: {GOALS['latency'].said(base)}"
+    return Recommendation(base.name, why, (Choice(base.name, why),), tuple(rejected), wish.goal)
 
 
-def simplicity(name: str) -> tuple[int, int, str]:
-    """Sort key: exactness, then format, then name (which puts `dynamic`, without calibration, before `static`)."""
-    form, precision = _traits(name)
-    return PRECISIONS.index(precision), FORMATS.index(form) if form in FORMATS else len(FORMATS), name
+def _closest(broken: Mapping[str, list[Finding]]) -> str:
+    """`closest is onnx: misses peak memory ≤ 50.0 MB: 63.6 MB, off by 1.27×`: least unknown, then least excess."""
+    if not broken:
+        return "no variant passed verify and could be measured"
+
+    def far(name: str) -> tuple[int, float, str]:
+        excesses = [one.excess for one in broken[name] if not one.holds]
+        known = [excess for excess in excesses if isfinite(excess)]
+        return len(excesses) - len(known), max(known, default=1.0), name
+
+    name = min(broken, key=far)
+    unmet = [one for one in broken[name] if not one.holds]
+    worst = max(unmet, key=lambda one: one.excess)
+    by = f", off by {times(worst.excess)}" if isfinite(worst.excess) else ""
+    more = f", and {len(unmet) - 1} more" if len(unmet) > 1 else ""
+    return f"closest is {name}: {worst}{by}{more}"
 
 
-def _traits(name: str) -> tuple[str, str]:
-    """`onnx-int8-static` as (`onnx`, `int8`)."""
-    words = name.split("-")
-    found = next((index for index, word in enumerate(words) if word in PRECISIONS), len(words))
-    return "-".join(words[:found]), words[found] if found < len(words) else PRECISIONS[0]
+@dataclass(frozen=True)
+class _Ranking:
+    """The qualified variants in order, each with its reason."""
 
+    known: Candidates
+    compare: Compare
+    goal: Goal
+    rows: Mapping[str, BenchRow]
+    base: str | None
 
-def _reduced(name: str, rows: Mapping[str, BenchRow], compare: Compare) -> str | None:
-    """What to say of a variant that gave up exactness and gained no speed over its own origin; None otherwise."""
-    origin, precision = _traits(name)
-    if precision == PRECISIONS[0] or origin not in rows or origin == name:
-        return None
-    found = compare(origin, name)
-    if found.verdict not in {"slower", "indistinguishable"}:
-        return None
-    what = "quantized" if precision.startswith("int") else "less precise"
-    return f"{what} but not faster than {origin} ({_ratio(found)}): not recommended"
+    def choices(self) -> list[Choice]:
+        """Again and again the best of those left, or the simplest of those that cannot be told from it."""
+        left = dict(self.rows)
+        ranking: list[Choice] = []
+        while left:
+            best = min(left, key=self._cost)
+            equal = {name: self.compare(best, name, self.goal) for name in left if name != best}
+            group = [name for name, found in equal.items() if found.verdict == "indistinguishable"]
+            taken = min((best, *group), key=lambda name: simplicity(name, self.known.traits_of(name)))
+            reason = self._unhelped(taken)
+            if reason is None and taken != best:
+                reason = (
+                    f"indistinguishable from {best} ({ratio(equal[taken])}): the simpler and more exact one is taken"
+                )
+            unsteady = f"; {left[taken].reason}" if left[taken].verdict == "not_steady" else ""
+            ranking.append(Choice(taken, (reason or self._said(taken)) + unsteady))
+            del left[taken]
+        return ranking
 
+    def _cost(self, name: str) -> tuple[float, str]:
+        cost = GOALS[self.goal].cost(self.rows[name])
+        return (float("inf") if cost is None else cost), name
 
-def _ratio(found: Comparison) -> str:
-    limits = "" if found.ci is None else f" [{found.ci[0]:.2f}, {found.ci[1]:.2f}]"
-    return "ratio unknown" if found.ratio is None else f"ratio {found.ratio:.2f}{limits}"
+    def _said(self, name: str) -> str:
+        """`median 7.1 µs, 2.6× faster than eager`."""
+        row, goal = self.rows[name], GOALS[self.goal]
+        if goal.cost(row) is None:
+            return f"its {self.goal} was not measured"
+        against = "" if self.base is None else goal.against(self.compare(self.base, name, self.goal))
+        return f"{goal.said(row)}, {against}" if against else goal.said(row)
 
-
-def _speed(row: BenchRow, against: Comparison | None) -> str:
-    """`median 7.1 µs, 2.6× faster than eager`."""
-    said = f"median {duration(row.median_ns or 0.0)}"
-    if against is None or against.ratio is None:
-        return said
-    if against.verdict == "indistinguishable":
-        return f"{said}, indistinguishable from {BASE_LINE}"
-    return f"{said}, {times(max(against.ratio, 1 / against.ratio))} {against.verdict} than {BASE_LINE}"
+    def _unhelped(self, name: str) -> str | None:
+        """What to say of a variant that gave up exactness and gained nothing over its own origin; None otherwise."""
+        traits = self.known.traits_of(name)
+        origin = traits.origin
+        if not traits.exactness or origin not in self.rows or origin == name:
+            return None
+        found = self.compare(origin, name, self.goal)
+        if found.verdict not in {"slower", "indistinguishable"}:
+            return None
+        what = "quantized" if traits.integer else "less precise"
+        because = []
+        if self.goal in {"latency", "throughput"}:
+            because = unhelped.why(traits, found, self.known.report_of(name), self.known.facts)
+        why = f"; {'; '.join(because)}" if because else ""
+        return f"{what} but not {GOALS[self.goal].better} than {origin} ({ratio(found)}): not recommended{why}"

@@ -6,6 +6,7 @@ from typing import Any
 
 from deploykit.bundle import Bundle, VariantRecord
 from deploykit.errors import escape
+from deploykit.report import tuned
 from deploykit.units import size
 
 
@@ -25,7 +26,13 @@ def render_manifest(bundle: Bundle) -> str:
         f"  versions   {', '.join(f'{name} {version}' for name, version in manifest.versions.items())}",
     ]
     lines += [f"  note       {name}: {escape(str(value))}" for name, value in source.notes.items()]
-    return "\n".join([*lines, "variants", *(_variant_line(bundle, record) for record in manifest.variants)])
+    return "\n".join([*lines, "variants", *(_variant_lines(bundle, record) for record in manifest.variants)])
+
+
+def _variant_lines(bundle: Bundle, record: VariantRecord) -> str:
+    """The variant, and below it what was tuned for it."""
+    found = [f"  {'':20}            {escape(tuned.recorded(one))}" for one in record.tuned]
+    return "\n".join([_variant_line(bundle, record), *found])
 
 
 def _variant_line(bundle: Bundle, record: VariantRecord) -> str:

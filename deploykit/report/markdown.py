@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from deploykit.errors import escape
-from deploykit.measurements import BenchReport
-from deploykit.report import baseline, proof, rows
+from deploykit.measurements import BenchReport, Recommendation
+from deploykit.report import baseline, details, parts, proof, rows
 from deploykit.results import VerifyReport
 
 _MARK = {"pass": "✅", "fail": "❌", "inconclusive": "❔", "error": "💥", "refused": "⛔", "skipped": "➖"}
@@ -46,16 +46,29 @@ def _left_out(lines: list[str]) -> str:
 
 
 def render_bench(report: BenchReport) -> str:
-    """The table, its notes, and the recommendation."""
-    lines = [f"### Latency of {_cell(report.bundle)}, host to host", ""]
-    lines += _table(rows.BENCH_HEAD, rows.bench_rows(report))
-    notes = rows.bench_notes(report)
-    lines += [""] * bool(notes) + [f"- {_cell(note)}" for note in notes]
-    if (choice := report.recommendation) is not None:
-        lines += ["", f"**Recommended: {_cell(choice.variant or 'nothing')}** {_cell(choice.reason)}", ""]
-        lines += [f"{index}. {_cell(f'{item.variant}: {item.reason}')}" for index, item in enumerate(choice.ranking, 1)]
-        lines += [f"- {_cell(f'{item.variant}: {item.reason}')}" for item in choice.rejected]
+    """What was measured, its notes, and the recommendation."""
+    lines = _part(parts.main(report), "###")
+    for part in parts.further(report):
+        lines += ["", *_part(part, "####")]
+    if report.recommendation is not None:
+        lines += ["", *_recommendation(report.recommendation)]
+    if report.variants:
+        lines += ["", "How it was measured:", "", *_table(*details.table(report))]
     return "\n".join(lines) + "\n"
+
+
+def _part(part: parts.Part, level: str) -> list[str]:
+    table = _table(part.head, list(part.body)) if part.head else []
+    notes = [f"- {_cell(line)}" for line in part.lines]
+    return [f"{level} {_cell(part.title[:1].upper() + part.title[1:])}", "", *table, *[""] * bool(table), *notes]
+
+
+def _recommendation(choice: Recommendation) -> list[str]:
+    lines = [f"**Recommended: {_cell(choice.variant or 'nothing')}** {_cell(choice.reason)}", ""]
+    lines += [_cell(rows.asked(choice)), ""] if rows.asked(choice) else []
+    lines += [f"{index}. {_cell(f'{item.variant}: {item.reason}')}" for index, item in enumerate(choice.ranking, 1)]
+    lines += [f"- {_cell(f'{item.variant}: {item.reason}')}" for item in choice.rejected]
+    return lines + [f"- {_cell(line)}" for line in rows.front_lines(choice)]
 
 
 def _table(head: tuple[str, ...], body: list[tuple[str, ...]]) -> list[str]:

@@ -6,7 +6,7 @@ import math
 
 from deploykit.diagnosis import remedy
 from deploykit.errors import escape
-from deploykit.measurements import BenchReport, BenchRow, Comparison
+from deploykit.measurements import BenchReport, BenchRow, Comparison, Recommendation
 from deploykit.report import location
 from deploykit.results import Check, VariantReport, VerifyReport
 from deploykit.units import duration, size, span_of, times
@@ -182,6 +182,21 @@ def bench_notes(report: BenchReport) -> list[str]:
     if (eager := report.protocol.get("eager", "measured")) != "measured":
         lines.append(f"eager {escape(str(eager))}")
     return lines + [f"{escape(text)} ({', '.join(dict.fromkeys(names))})" for text, names in notes.items()]
+
+
+def asked(choice: Recommendation) -> str:
+    """What the recommendation goes by, `goal latency, with size ≤ 10.0 MB`; empty where nothing was asked for."""
+    if not choice.constraints and choice.goal == "latency":
+        return ""
+    return f"goal {choice.goal}" + (f", with {' and '.join(choice.constraints)}" if choice.constraints else "")
+
+
+def front_lines(choice: Recommendation) -> list[str]:
+    """The Pareto front, and what beats each variant that is not on it; nothing where nothing was ranked."""
+    if not choice.pareto:
+        return []
+    head = f"Pareto front (latency, memory, size, exactness): {', '.join(choice.pareto)}"
+    return [escape(head), *(escape(f"not on it: {item.variant}: {item.reason}") for item in choice.dominated)]
 
 
 def number(value: float | None) -> str:

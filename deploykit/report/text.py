@@ -10,7 +10,7 @@ from rich.table import Table
 
 from deploykit.errors import escape
 from deploykit.measurements import BenchReport, Recommendation
-from deploykit.report import baseline, proof, rows
+from deploykit.report import baseline, profiles, proof, rows, scenarios, speed_gate, tuned
 from deploykit.results import VerifyReport
 
 WIDTH = 150
@@ -34,20 +34,41 @@ def render_verify(report: VerifyReport) -> str:
 
 def render_bench(report: BenchReport) -> str:
     """The measured table, its notes, and the recommendation."""
+    if report.sweeps or report.loads:
+        return _render_scenario(report)
+    if report.tuned:
+        return tuned.render(report)
     quick = " (quick: indicative, no gate)" if report.protocol.get("quick") else ""
     lines = [escape(f"latency of {report.bundle}, host to host{quick}")]
     lines.append(_table(rows.BENCH_HEAD, rows.bench_rows(report), right=tuple(range(1, 10))))
-    lines += [escape(line) for line in rows.bench_notes(report)]
+    lines += [escape(line) for line in (*rows.bench_notes(report), *tuned.notes(report))]
+    lines += [escape(line) for line in speed_gate.sampling_lines(report)]
+    lines += [*profiles.compile_lines(report), *profiles.device_lines(report)]
+    if report.profiles:
+        right = tuple(range(4, len(profiles.HEAD)))
+        lines += ["", profiles.head(), _table(profiles.HEAD, profiles.profile_rows(report), right)]
+        lines += profiles.notes(report)
+    if report.gates:
+        lines += ["", *(escape(line) for line in speed_gate.lines(report))]
     if report.recommendation is not None:
         lines += ["", render_recommendation(report.recommendation)]
     return "\n".join(lines)
 
 
+def _render_scenario(report: BenchReport) -> str:
+    """The table of a batch sweep or of a load, then what needs a sentence."""
+    head, body = scenarios.table(report)
+    table = _table(head, body, right=tuple(range(1, len(head) - 1)))
+    return "\n".join([escape(scenarios.head(report)), table, *scenarios.notes(report)])
+
+
 def render_recommendation(choice: Recommendation) -> str:
     """The choice, then one line per other variant."""
-    lines = [f"recommended: {choice.variant or 'nothing'}: {choice.reason}"]
+    lines = [rows.asked(choice)] if rows.asked(choice) else []
+    lines += [f"recommended: {choice.variant or 'nothing'}: {choice.reason}"]
     lines += [f"  {index}. {item.variant}: {item.reason}" for index, item in enumerate(choice.ranking, 1)]
     lines += [f"  -  {item.variant}: {item.reason}" for item in choice.rejected]
+    lines += rows.front_lines(choice)
     return "\n".join(escape(line) for line in lines)
 
 

@@ -54,6 +54,13 @@ def run_error(artifact: Path, error: BaseException) -> WorkError:
     return WorkError(subject_of(artifact), message, "check names, dtypes and shapes of the inputs", "RUN_ERROR")
 
 
+def graph_error(artifact: Path, reason: str) -> WorkError:
+    """The calls cannot be recorded as a device graph."""
+    return WorkError(
+        subject_of(artifact), f"cannot run as a device graph: {reason}", "leave out device_graph=on", "DEVICE_GRAPH"
+    )
+
+
 def fallback(artifact: Path, asked: str, got: str, reason: str, hint: str) -> WorkError:
     """The wanted provider would not have run it."""
     why = f" ({reason})" if reason else ""

@@ -21,6 +21,8 @@ class TorchEngine(ABC):
 
     stack: ClassVar[str] = "torch"
     runs_code: ClassVar[bool] = True
+    builds: ClassVar[bool] = False
+    """The first call of every shape compiles something."""
 
     @abstractmethod
     def load(self, artifact: Path, device: torch.device) -> Callable[..., Any]:
@@ -44,4 +46,25 @@ class TorchEngine(ABC):
         """
         from deploykit.runtimes import _torch
 
-        return _torch.open_session(artifact, output_names, settings, lambda device: self.load(artifact, device))
+        def load(device: torch.device) -> Callable[..., Any]:
+            return self.load(artifact, device)
+
+        return _torch.open_session(artifact, output_names, settings, load, builds=self.builds)
+
+    def profile(
+        self,
+        artifact: Path,
+        output_names: tuple[str, ...],
+        settings: SessionSettings,
+        trace: Path,
+        plan: Callable[[Session], Callable[[], object]],
+    ) -> None:
+        """Open, warm up by `plan`, make the calls that it gives under torch's profiler, write the Chrome trace.
+
+        Raises:
+            WorkError: as `open`.
+        """
+        from deploykit.runtimes import _torch
+
+        session = self.open(artifact, output_names, settings)
+        _torch.profiled(plan(session), trace, session.provider)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -33,4 +34,24 @@ class RuntimePlugin(Protocol):
 
         Raises:
             WorkError: PROVIDER_FALLBACK when the wanted provider cannot run it; LOAD_ERROR when it cannot be opened.
+        """
+
+
+class ProfilingRuntime(RuntimePlugin, Protocol):
+    """An engine that can tell where the time of a call goes; not every one has to."""
+
+    def profile(
+        self,
+        artifact: Path,
+        output_names: tuple[str, ...],
+        settings: SessionSettings,
+        trace: Path,
+        plan: Callable[[Session], Callable[[], object]],
+    ) -> None:
+        """Open `artifact`, let `plan` warm up, make the calls that it gives under the engine's own profiler.
+
+        The Chrome trace goes to `trace`; it may hold what happened before those calls, too.
+
+        Raises:
+            WorkError: as `open`.
         """

@@ -17,7 +17,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from deploykit.errors import WorkError
-from deploykit.runtimes import _errors
+from deploykit.runtimes import _errors, _nvidia, _ort_device
+from deploykit.runtimes._host_binding import HostBinding
+from deploykit.runtimes._ort_device import DeviceCalls
 from deploykit.session import CPU, CUDA, Phases, Session, SessionSettings
 from deploykit.signature import Feeds
 
@@ -36,6 +38,8 @@ _REMOTE = "AzureExecutionProvider"
 
 _ON_HOST = {CPU, "OpenVINOExecutionProvider", "DnnlExecutionProvider", "XnnpackExecutionProvider"}
 """Providers that read inputs where numpy keeps them."""
+
+_OWN_STREAM = "onnxruntime computes on a stream of its own"
 
 _PACKAGES = {
     CUDA: "onnxruntime-gpu",
@@ -68,6 +72,29 @@ class Runtime:
         Raises:
             WorkError: PROVIDER_FALLBACK, LOAD_ERROR.
         """
+        return self._open(artifact, settings)
+
+    def profile(
+        self,
+        artifact: Path,
+        output_names: tuple[str, ...],  # noqa: ARG002 - ONNX names its own
+        settings: SessionSettings,
+        trace: Path,
+        plan: Callable[[Session], Callable[[], object]],
+    ) -> None:
+        """Open with onnxruntime's profiler on, warm up by `plan`, make the calls that it gives, write the Chrome trace.
+
+        The profiler runs from the opening on: the trace holds the warm-up too.
+
+        Raises:
+            WorkError: as `open`.
+        """
+        session = self._open(artifact, settings, trace)
+        plan(session)()
+        session.end_profiling().replace(trace)
+
+    @staticmethod
+    def _open(artifact: Path, settings: SessionSettings, trace: Path | None = None) -> OrtSession:
         import onnxruntime as ort
 
         _errors.check_there(artifact)
@@ -75,13 +102,13 @@ class Runtime:
         if settings.provider == _REMOTE:
             reason = "it has no kernels, it calls a web service"
         elif settings.provider in ort.get_available_providers():
-            session, reason = _create(ort, artifact, settings)
+            session, reason = _create(ort, artifact, settings, trace)
         got = session.get_providers()[0] if session is not None else CPU
         if session is None or got != settings.provider:
             package = _PACKAGES.get(settings.provider)
             hint = f"install {package} with its libraries, or use --on cpu" if package else "use --on cpu"
             raise _errors.fallback(artifact, settings.provider, got, reason, hint)
-        return OrtSession(ort, session, artifact, settings.provider)
+        return OrtSession(ort, session, artifact, settings)
 
 
 class OrtSession:
@@ -91,102 +118,122 @@ class OrtSession:
         ort: the onnxruntime module.
         session: an opened InferenceSession.
         artifact: named in errors.
-        provider: full name of the provider that runs it.
+        settings: what it was opened with; `binding` takes calls through IOBinding on the host, too.
     """
 
-    def __init__(self, ort: Any, session: Any, artifact: Path, provider: str) -> None:
-        self.provider = provider
+    def __init__(self, ort: Any, session: Any, artifact: Path, settings: SessionSettings) -> None:
+        self.provider = settings.provider
         # 0 is "as many as cores", which it does not tell
         self.threads: int | None = session.get_session_options().intra_op_num_threads or None
-        self._ort, self._session, self._artifact = ort, session, artifact
+        self._session, self._artifact = session, artifact
         self._names = [output.name for output in session.get_outputs()]
-        self._device = "cpu" if provider in _ON_HOST else "cuda"
+        on_host = self.provider in _ON_HOST
+        self._there = None if on_host else DeviceCalls(ort, session, artifact, "cuda", settings)
+        bound = HostBinding(ort, session) if settings.binding and on_host else None
+        self._bound = bound if bound is not None and bound.fits() else None
 
     def run(self, feeds: Feeds) -> Feeds:
-        """The outputs under the names that the model gives them."""
+        """The outputs under the names that the model gives them, in arrays of their own."""
         with self._one_edge():
+            if self._bound is not None:
+                answer = self._bound.prepare(_dense(feeds))()
+                return {name: array.copy() for name, array in zip(self._names, answer, strict=True)}
+            if self._there is not None and self._there.recorded:
+                return dict(zip(self._names, self._recorded(self._there, _dense(feeds)), strict=True))
             return dict(zip(self._names, self._session.run(self._names, _dense(feeds)), strict=True))
 
     def prepare(self, feeds: Feeds) -> Callable[[], object]:
         """One call, numpy in and numpy out; on a device that includes both transfers."""
         dense = _dense(feeds)
-        if self._device == "cpu":
+        if self._bound is not None:
+            with self._one_edge():
+                return self._bound.prepare(dense)
+        if self._there is None:
             return partial(self._session.run, self._names, dense)
+        with self._one_edge():
+            there = self._there.of(dense)
 
         def call() -> object:
-            binding = self._bind(dense)
-            self._compute(binding)
-            return self._fetch(binding)
+            there.copy_in(dense)
+            there.compute()
+            return there.fetch()
 
         return call
 
     def phases(self, feeds: Feeds) -> Phases | None:
         """Transfer in, compute, transfer out, each synchronized; None where the inputs stay on the host."""
-        if self._device == "cpu":
+        if self._there is None:
             return None
         dense = _dense(feeds)
         with self._one_edge():
+            there = self._there.of(dense)
             start = time.perf_counter_ns()
-            binding = self._bind(dense)
+            there.copy_in(dense)
             copied = time.perf_counter_ns()
-            self._compute(binding)
+            there.compute()
             computed = time.perf_counter_ns()
-            self._fetch(binding)
+            there.fetch()
             end = time.perf_counter_ns()
-        return Phases(copied - start, computed - copied, end - computed)
+        return Phases(copied - start, computed - copied, end - computed, events_reason=_OWN_STREAM)
 
-    def _bind(self, feeds: Feeds) -> Any:
-        binding = self._session.io_binding()
-        for name, array in feeds.items():
-            binding.bind_ortvalue_input(name, self._ort.OrtValue.ortvalue_from_numpy(array, self._device, 0))
-        for name in self._names:
-            binding.bind_output(name, self._device, 0)
-        binding.synchronize_inputs()
-        return binding
+    def gpu_memory(self) -> tuple[int | None, str]:
+        """What this process holds of the device now: onnxruntime's arena keeps what it once took."""
+        return (None, "it runs on the CPU") if self._there is None else _nvidia.process_memory()
 
-    def _compute(self, binding: Any) -> None:
-        self._session.run_with_iobinding(binding)
-        binding.synchronize_outputs()
+    def end_profiling(self) -> Path:
+        """The Chrome trace of everything since the opening, where the session was opened for that."""
+        return Path(self._session.end_profiling())
 
     @staticmethod
-    def _fetch(binding: Any) -> list[Any]:
-        return [value.numpy() for value in binding.get_outputs()]
+    def _recorded(calls: DeviceCalls, feeds: Feeds) -> list[Any]:
+        there = calls.of(feeds)
+        there.copy_in(feeds)
+        there.compute()
+        return there.fetch()
 
     @contextmanager
     def _one_edge(self) -> Iterator[None]:
         try:
             yield
+        except WorkError:
+            raise
         except Exception as error:  # the edge to onnxruntime, whose exceptions share no base
             raise _errors.run_error(self._artifact, error) from error
 
 
-def _create(ort: Any, artifact: Path, settings: SessionSettings) -> tuple[Any, str]:
+def _create(ort: Any, artifact: Path, settings: SessionSettings, trace: Path | None) -> tuple[Any, str]:
     """The session, and what the engine wrote to stderr about a provider that it could not load."""
     # nothing leaves this machine; the child is also started with ORT_DISABLE_TELEMETRY, which acts from the import on
     ort.disable_telemetry_events()
     ort.set_default_logger_severity(_ERROR)
     if settings.provider == CPU:
-        return _session(ort, str(artifact), artifact, settings), ""
+        return _session(ort, str(artifact), artifact, settings, trace), ""
     said: list[str] = []
     with _engine_output(said), redirect_stdout(io.StringIO()):
         # CUDA's libraries may lie in Python packages, where the dynamic loader does not look
         if settings.provider == CUDA and hasattr(ort, "preload_dlls"):
             ort.preload_dlls()
-        session = _session(ort, str(artifact), artifact, settings)
+        session = _session(ort, str(artifact), artifact, settings, trace)
     return session, _why(said[0])
 
 
-def _session(ort: Any, model: str | bytes, artifact: Path, settings: SessionSettings) -> Any:
+def _session(ort: Any, model: str | bytes, artifact: Path, settings: SessionSettings, trace: Path | None = None) -> Any:
     options = ort.SessionOptions()
+    if trace is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(trace.with_suffix(""))
     options.log_severity_level = _ERROR
     options.inter_op_num_threads = 1
     if settings.threads is not None:
         options.intra_op_num_threads = settings.threads
     options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[settings.graph_level])
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.spinning else "0")
+    options.enable_cpu_mem_arena = settings.arena
+    # a pattern is one block for all of a call: without an arena the system would be asked for it every time
+    options.enable_mem_pattern = settings.arena
     try:
-        return ort.InferenceSession(model, options, providers=list(dict.fromkeys((settings.provider, CPU))))
+        return ort.InferenceSession(model, options, providers=_ort_device.providers(settings))
     except Exception as error:  # the edge to onnxruntime, whose exceptions share no base
-        raise _errors.load_error(artifact, error) from error
+        raise _ort_device.refusal(artifact, settings, error) from error
 
 
 @contextmanager

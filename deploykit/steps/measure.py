@@ -89,7 +89,7 @@ def open(  # noqa: A001 - named by what the parent asks for: measure:open
         WorkError: the engine cannot open the artifact as wanted.
     """
     global _opened  # noqa: PLW0603 - one session per process is the design
-    first = _sets(feeds, input_names)[0]
+    first = input_sets(feeds, input_names)[0]
     started = time.perf_counter()
     session: Session = registry.load("runtimes", runtime)().open(
         Path(artifact), tuple(output_names), SessionSettings(**settings)
@@ -129,7 +129,7 @@ def warm_up(batch: int, feeds: str, min_ns: int, limit_ns: int) -> dict[str, Any
         `steady`: two windows agreed in time; `calls`, `ns` spent, `repeats` per reading.
     """
     opened = _current()
-    sets = _sets(feeds, opened.input_names)
+    sets = input_sets(feeds, opened.input_names)
     bound = opened.bound[batch] = _Bound(sets, cycle([opened.session.prepare(one) for one in sets]))
     started = time.perf_counter_ns()
     calls, previous, steady = 0, math.inf, False
@@ -145,7 +145,9 @@ def warm_up(batch: int, feeds: str, min_ns: int, limit_ns: int) -> dict[str, Any
     return {"steady": steady, "calls": calls, "ns": spent, "repeats": bound.repeats}
 
 
-def block(batch: int, min_ns: int, limit_ns: int, min_calls: int, discard_ns: int) -> dict[str, Any]:
+def block(
+    batch: int, min_ns: int, limit_ns: int, min_calls: int, discard_ns: int, repeats: int | None = None
+) -> dict[str, Any]:
     """Time calls for one block.
 
     Args:
@@ -154,6 +156,7 @@ def block(batch: int, min_ns: int, limit_ns: int, min_calls: int, discard_ns: in
         limit_ns: the block ends here, however few calls it holds.
         min_calls: fewest calls, unless `limit_ns` comes first.
         discard_ns: the first calls are not recorded for this long, at least one of them.
+        repeats: calls in each reading; None takes what the warm-up found.
 
     Returns:
         `ns`: wall time of each reading, `repeats`: calls in each; `phases`: `[h2d, compute, d2h]` in nanoseconds of a
@@ -165,11 +168,11 @@ def block(batch: int, min_ns: int, limit_ns: int, min_calls: int, discard_ns: in
     gc.disable()
     try:
         _readings(bound.calls, 1, discard_ns, discard_ns, 1)
-        readings = _readings(bound.calls, bound.repeats, min_ns, limit_ns, min_calls)
+        readings = _readings(bound.calls, repeats or bound.repeats, min_ns, limit_ns, min_calls)
     finally:
         if collecting:
             gc.enable()
-    return {"ns": readings, "repeats": bound.repeats, "phases": _phases(opened, bound)}
+    return {"ns": readings, "repeats": repeats or bound.repeats, "phases": _phases(opened, bound)}
 
 
 def memory() -> dict[str, Any]:
@@ -183,6 +186,11 @@ def memory() -> dict[str, Any]:
         return {"peak_rss_bytes": None}
     found = [int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")]
     return {"peak_rss_bytes": found[0] if found else None}
+
+
+def calls_of(batch: int) -> Iterator[Callable[[], object]]:
+    """The calls of a batch size that was warmed up, input sets in rotation; for the other steps of this process."""
+    return _current().bound[batch].calls
 
 
 def _readings(
@@ -234,7 +242,7 @@ def _current() -> _Opened:
     return _opened
 
 
-def _sets(file: str, input_names: list[str]) -> list[Feeds]:
+def input_sets(file: str, input_names: list[str]) -> list[Feeds]:
     """The input sets of a feeds file in order of their index, each in call order."""
     arrays = load_arrays(Path(file))
     indices = sorted({int(key.partition("/")[0]) for key in arrays})

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from deploykit.errors import RefusedError, UsageError, from_os_error
+from deploykit.writing import write_bytes
 
 KEY = "deploykit"
 """The one metadata key: with more than one, safetensors writes them in random order and the bytes would not repeat."""
@@ -33,11 +32,7 @@ def save(module: nn.Module, record: dict[str, Any], path: str | Path) -> None:
     # cloned: safetensors refuses tensors that share memory
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in sorted(module.state_dict().items())}
     facts = {"architecture": getattr(module, "architecture", type(module).__name__), "record": record}
-    data = to_bytes(tensors, metadata={KEY: json.dumps(facts, sort_keys=True, allow_nan=False)})
-    try:
-        _replace(Path(path), data)
-    except OSError as error:
-        raise from_os_error(error, str(path)) from error
+    write_bytes(Path(path), to_bytes(tensors, metadata={KEY: json.dumps(facts, sort_keys=True, allow_nan=False)}))
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
@@ -65,25 +60,3 @@ def read_record(path: str | Path) -> dict[str, Any]:
     if not isinstance(facts, dict) or not {"architecture", "record"} <= facts.keys():
         raise RefusedError(str(path), "the training record has another form", "train again")
     return facts
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write beside `path`, sync, rename: a reader never sees half a file, nor does a crash leave one."""
-    staged = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    if path.is_dir():
-        raise IsADirectoryError(21, "is a directory")
-    try:
-        with staged.open("xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        staged.replace(path)
-    except BaseException:  # Ctrl-C too
-        with suppress(OSError):
-            staged.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the rename itself
-    finally:
-        os.close(folder)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from deploykit.errors import UsageError, WorkError
+from deploykit.threads import one_thread
 from deploykit.training.data import Splits
 
 LEARNING_RATE = {"sgd": 0.01, "adam": 0.001, "rmsprop": 0.0005}
@@ -91,7 +91,9 @@ def fit(
     batches = _batches(splits, config)
     module.train()
     for epoch in range(1, config.epochs + 1):
-        with _one_thread():
+        # layers this small gain nothing from two threads, which on a busy machine wait for each other longer than they
+        # work: 6 s against 30 s, measured
+        with one_thread():
             total = torch.zeros((), dtype=torch.float64, device=device)
             for images, labels in batches:
                 share = images[rank::world].to(device), labels[rank::world].to(device)
@@ -104,21 +106,6 @@ def fit(
             on_epoch(epoch, losses[-1])
     module.eval()
     return tuple(losses)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread inside operators, and then as many as before.
-
-    Layers this small gain nothing from two threads, which on a busy machine wait for each other longer than they work
-    (6 s against 30 s, measured); and sums come in one order, however many cores there are.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _step(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, whole: int) -> Tensor:

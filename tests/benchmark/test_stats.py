@@ -131,3 +131,76 @@ def test_percentile_refusals():
 
 def test_throughput_is_calls_per_busy_second():
     assert stats.throughput(calls=500, batch=8, busy_ns=2_000_000_000) == 2000
+
+
+@pytest.mark.parametrize("count", [3, 5, 8, 12, 20])
+def test_one_sided_p_values_are_those_of_the_exact_test(count):
+    random = np.random.default_rng(count)
+    for _ in range(20):
+        values = random.normal(0.4, 1, count)
+        shift = float(random.normal(0, 0.5))
+        expected = reference.wilcoxon(values - shift, alternative="greater", method="exact").pvalue
+        assert stats.signed_rank_p(values.tolist(), shift) == pytest.approx(expected)
+
+
+@given(st.lists(st.integers(-4, 4), min_size=1, max_size=8))
+def test_p_values_with_ties_never_cry_wolf(values):
+    """Against all sign patterns of the same magnitudes: the chance of a p as small as this is no larger than it."""
+    p = stats.signed_rank_p(values)
+    magnitudes = [abs(value) for value in values]
+    patterns = list(itertools.product((-1, 1), repeat=len(values)))
+    as_small = sum(
+        stats.signed_rank_p([sign * size for sign, size in zip(signs, magnitudes, strict=True)]) <= p
+        for signs in patterns
+    )
+    assert as_small / len(patterns) <= p + 1e-12
+
+
+@given(st.lists(finite, min_size=1, max_size=12), finite)
+def test_a_limit_above_and_a_small_p_are_the_same(values, shift):
+    limits = stats.signed_rank_limits(values, 0.99, 0.95)
+    assert (limits.low > shift) == (stats.signed_rank_p(values, shift) <= 0.01 + stats.ROUNDING)
+    mirrored = stats.signed_rank_p([-value for value in values], -shift)
+    assert (limits.high < shift) == (mirrored <= 0.05 + stats.ROUNDING)
+
+
+def test_one_sided_limits_need_launches():
+    few = stats.signed_rank_limits([0.1] * 6, 0.99, 0.95)
+    assert (few.low, few.low_level) == (-math.inf, 0.0)
+    assert few.high == 0.1
+    assert few.high_level == pytest.approx(1 - 3 / 64)  # P(T ≤ 2) of six: the third smallest average
+    enough = stats.signed_rank_limits([0.1] * 7, 0.99, 0.95)
+    assert enough.low == 0.1
+    assert enough.low_level == pytest.approx(1 - 1 / 128)
+
+
+def test_one_sided_limits_cover_as_often_as_they_say():
+    random = np.random.default_rng(1)
+    low = high = 0
+    for _ in range(2000):
+        found = stats.signed_rank_limits(random.normal(1.0, 1, 10).tolist(), 0.99, 0.95)
+        low += found.low <= 1.0
+        high += found.high >= 1.0
+    assert low / 2000 == pytest.approx(found.low_level, abs=0.007)
+    assert high / 2000 == pytest.approx(found.high_level, abs=0.015)
+
+
+def test_holm():
+    # Holm's steps by hand: 4 × 0.005, 3 × 0.01, then the running maximum, 1 × 0.04
+    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert stats.holm([0.2]) == [0.2]
+    assert stats.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert stats.holm([]) == []
+
+
+def test_holm_keeps_the_chance_of_any_false_alarm():
+    random = np.random.default_rng(2)
+    alarms = sum(min(stats.holm(random.random(5).tolist())) <= 0.05 for _ in range(4000))
+    assert alarms / 4000 == pytest.approx(1 - (1 - 0.01) ** 5, abs=0.01)
+
+
+def test_half_width_is_relative():
+    assert stats.half_width(stats.Interval(1.0, 0.98, 1.02, 0.95)) == pytest.approx(0.0202, abs=2e-4)
+    assert stats.half_width(stats.Interval(3.0, 2.94, 3.06, 0.95)) == pytest.approx(0.0202, abs=2e-4)
+    assert stats.half_width(stats.Interval(1.0, 0.0, math.inf, 0.0)) == math.inf
+    assert stats.half_width(stats.Interval(1.0, 1.0, 1.0, 0.75)) == math.inf  # three launches know nothing

@@ -13,7 +13,14 @@ from deploykit import registry
 from deploykit.session import CPU, CUDA
 
 ONLY = os.environ.get("CONFORMANCE_ONLY")
-RUNTIMES = [name for name in registry.names("runtimes") if ONLY in {None, name}]
+SLOW = {"torch-compile"}
+"""It compiles C++ for every batch: a minute and more."""
+
+RUNTIMES = [
+    pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
+    for name in registry.names("runtimes")
+    if ONLY in {None, name}
+]
 MADE = ("exporters", "transforms")
 VARIANTS = [(kind, name) for kind in MADE for name in registry.names(kind) if ONLY in {None, name}]
 

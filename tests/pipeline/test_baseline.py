@@ -164,3 +164,14 @@ def test_the_same_answers_give_the_same_bytes(stored):
     before = path.read_bytes()
     prepare(VerifyRequest(Bundle(bundle).path), path, update=True)(report())
     assert path.read_bytes() == before
+
+
+def test_a_link_to_a_baseline_stays_one(stored, tmp_path):
+    bundle, path = stored
+    real, before = tmp_path / "real.json", path.read_bytes()
+    path.rename(real)
+    path.symlink_to(real)
+    prepare(VerifyRequest(bundle), path, update=True)(report(2.0))
+    assert path.is_symlink()
+    assert real.read_bytes() != before
+    assert compare(bundle, path, report(2.0)).exit_code == 0

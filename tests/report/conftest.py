@@ -131,8 +131,9 @@ def benched() -> BenchReport:
         Comparison("eager", "onnx-fp16", 1, 1.01, (0.9, 1.1), 0.95, "indistinguishable"),
     )
     choice = Recommendation(
-        "onnx", "4.0× faster than eager", (Choice("onnx-fp16", "no faster"),), (Choice("torchscript", "fails verify"),)
-    )
+        "onnx", "4.0× faster than eager", (Choice("onnx-fp16", "no faster"),), (Choice("torchscript", "fails verify"),),
+        pareto=("onnx",), dominated=(Choice("onnx-fp16", "onnx is 100.0× faster, and no worse in anything else"),),
+    )  # fmt: skip
     return BenchReport("mlp", {"packages": {"torch": "2.15.0"}}, {"quick": True}, rows, compared, choice)
 
 
@@ -157,8 +158,22 @@ def hostile_verify() -> VerifyReport:
 @pytest.fixture
 def hostile_bench() -> BenchReport:
     rows = (
-        BenchRow(HOSTILE, HOSTILE, 1, 1, "not_steady", HOSTILE, median_ns=1.0, p90_ns_reason=HOSTILE),
+        BenchRow(
+            HOSTILE,
+            HOSTILE,
+            1,
+            1,
+            "not_steady",
+            HOSTILE,
+            median_ns=1.0,
+            p90_ns_reason=HOSTILE,
+            file_bytes=5,
+            peak_rss_bytes=7,
+            nodes={HOSTILE: 3},
+        ),
+        BenchRow(HOSTILE + "2", HOSTILE, 1, 1, "measured", median_ns=1.0, file_bytes=5, peak_rss_bytes=7),
         BenchRow(HOSTILE, HOSTILE, 1, 1, "not_measured", HOSTILE),
     )
-    choice = Recommendation(HOSTILE, HOSTILE, (Choice(HOSTILE, HOSTILE),), (Choice(HOSTILE, HOSTILE),))
+    one = (Choice(HOSTILE, HOSTILE),)
+    choice = Recommendation(HOSTILE, HOSTILE, one, one, "size", (HOSTILE,), True, (HOSTILE,), one)
     return BenchReport(HOSTILE, {"packages": {HOSTILE: HOSTILE}}, {}, rows, (), choice)

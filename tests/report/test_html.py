@@ -1,7 +1,7 @@
 import re
 from html.parser import HTMLParser
 
-from deploykit.report import html
+from deploykit.report import details, html
 from deploykit.report.rows import BENCH_HEAD, VERIFY_HEAD
 
 
@@ -35,8 +35,9 @@ def test_the_page_holds_both_reports_and_nothing_from_elsewhere(verified, benche
     text = html.render("mlp", verified, benched)
     page = Page(text)
     assert text.startswith("<!doctype html>")
-    assert count(page, "table") == 2
-    assert count(page, "td") == 6 * len(VERIFY_HEAD) + 4 * len(BENCH_HEAD)
+    assert count(page, "table") == 3
+    head, _ = details.table(benched)
+    assert count(page, "td") == 6 * len(VERIFY_HEAD) + 4 * len(BENCH_HEAD) + 4 * len(head)
     for part in (
         "1.25",
         "≤ 4",
@@ -72,7 +73,9 @@ def test_hostile_names_stay_text(hostile, verified, benched, hostile_verify, hos
     page = Page(text)
     plain = Page(html.render("mlp", verified, benched))
     assert {tag for tag, _ in page.tags} <= {tag for tag, _ in plain.tags}
-    assert {key for _, attrs in page.tags for key in attrs} <= {"lang", "charset", "name", "content", "class"}
+    drawn = {"viewbox", "width", "height", "role", "x", "y", "x1", "y1", "x2", "y2", "cx", "cy", "r", "text-anchor"}
+    plain_keys = {"lang", "charset", "name", "content", "class"}
+    assert {key for _, attrs in page.tags for key in attrs} <= plain_keys | drawn
     assert "<script>alert(1)</script>" in page.text
     assert all(c.isprintable() or c == "\n" for c in text)
     text.encode()

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from deploykit.report import markdown, rows
+from deploykit.report import details, markdown, rows
 
 BARE = re.compile(r"(?<!\\)\|")
 """A bar that ends a cell."""
@@ -35,7 +35,8 @@ def test_findings_are_a_list(verified):
 
 def test_the_bench_page_has_table_notes_and_recommendation(benched):
     page = markdown.render_bench(benched)
-    assert {len(BARE.findall(line)) for line in table(page)} == {len(rows.BENCH_HEAD) + 1}
+    widths = {len(rows.BENCH_HEAD) + 1, len(details.table(benched)[0]) + 1}
+    assert {len(BARE.findall(line)) for line in table(page)} == widths
     assert "**Recommended: onnx** 4.0× faster than eager" in page
     assert "1. onnx-fp16: no faster" in page
     assert "- torchscript: fails verify" in page
@@ -43,13 +44,15 @@ def test_the_bench_page_has_table_notes_and_recommendation(benched):
 
 
 def test_hostile_names_start_no_markup_no_html_and_no_line(hostile_verify, hostile_bench):
+    heads = (rows.VERIFY_HEAD, rows.BENCH_HEAD, details.table(hostile_bench)[0])
+    widths = {len(head) + 1 for head in heads}
     for page in (markdown.render_verify(hostile_verify), markdown.render_bench(hostile_bench)):
         assert "<" not in page
         assert all(line.isprintable() for line in page.split("\n"))
         assert not any(line.startswith(("forged", "| a")) for line in page.split("\n"))
         assert not re.search(r"(?<!\\)`", page)
         for line in table(page):
-            assert len(BARE.findall(line)) in {len(rows.VERIFY_HEAD) + 1, len(rows.BENCH_HEAD) + 1}
+            assert len(BARE.findall(line)) in widths
         assert len(re.findall(r"(?<!\\)\*\*", page)) == 2 * page.count("**Recommended")
         page.encode()
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from deploykit.measurements import Comparison
+from deploykit.measurements import Comparison, Recommendation
 from deploykit.report import rows
 from deploykit.results import Check, VariantReport
 
@@ -158,3 +158,19 @@ def test_a_rounding_that_is_half_a_step_at_most_is_not_the_tightest():
     assert rows.tightest(report) == values
     broken = replace(half, verdict="fail", value=3.0)
     assert rows.tightest(replace(report, checks=(values, broken))) == broken
+
+
+def test_the_front_and_what_is_not_on_it(benched):
+    choice = benched.recommendation
+    assert rows.front_lines(choice) == [
+        "Pareto front (latency, memory, size, exactness): onnx",
+        "not on it: onnx-fp16: onnx is 100.0× faster, and no worse in anything else",
+    ]
+    assert rows.front_lines(replace(choice, pareto=())) == []
+
+
+def test_what_was_asked_for_is_said_and_nothing_else():
+    assert rows.asked(Recommendation("onnx", "fast")) == ""
+    assert rows.asked(Recommendation("onnx", "small", goal="size")) == "goal size"
+    asked = Recommendation(None, "none", constraints=("size ≤ 1.0 MB", "load time ≤ 5 ms"), satisfied=False)
+    assert rows.asked(asked) == "goal latency, with size ≤ 1.0 MB and load time ≤ 5 ms"

@@ -72,7 +72,7 @@ def on_device(tmp_path):
         return array
 
     ort = SimpleNamespace(OrtValue=SimpleNamespace(ortvalue_from_numpy=from_numpy))
-    return OrtSession(ort, FakeSession(log), tmp_path / "m.onnx", CUDA), log
+    return OrtSession(ort, FakeSession(log), tmp_path / "m.onnx", SessionSettings(CUDA)), log
 
 
 def test_phases_copy_compute_and_fetch_in_order_each_synchronized(on_device):
@@ -80,6 +80,8 @@ def test_phases_copy_compute_and_fetch_in_order_each_synchronized(on_device):
     phases = session.phases({"x": np.ones((4, 2), np.float32).T})
     assert tuple(log) == NAMES
     assert min(phases.h2d_ns, phases.compute_ns, phases.d2h_ns) >= 0
+    assert phases.events_ns is None
+    assert "stream of its own" in phases.events_reason
 
 
 def test_prepared_call_includes_both_transfers(on_device):

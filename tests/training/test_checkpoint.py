@@ -97,3 +97,10 @@ def test_files_without_a_record(tmp_path):
             read_record(tmp_path / name)
     with pytest.raises(UsageError, match="NOT_FOUND"):
         read_record(tmp_path / "missing")
+
+
+def test_a_link_gets_a_checkpoint_where_it_leads_to(tmp_path):
+    (tmp_path / "link").symlink_to("real")
+    save(MLP(), RECORD, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert read_record(tmp_path / "real")["record"] == RECORD

@@ -1,0 +1,109 @@
+"""What a search for settings asks: candidates of one variant, measured side by side in fresh processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+
+from deploykit.benchmark import summary
+from deploykit.benchmark.measure import measure
+from deploykit.benchmark.plan import MS, Protocol, Subject
+from deploykit.benchmark.search import Found
+from deploykit.benchmark.series import Measured, Series
+from deploykit.benchmark.space import Candidate, Space
+from deploykit.bundle import VariantRecord
+from deploykit.measurements import BenchRow
+from deploykit.pipeline.measuring import Field
+from deploykit.progress import Progress
+from deploykit.tuned import Goal
+
+SHORT = Protocol(launches=2, blocks=2, block_ns=50 * MS, warm_up_ns=100 * MS, warm_up_limit_ns=1000 * MS, quick=True)
+"""A launch of the search: many of them are made, and none of them is the answer."""
+
+FULL = Protocol(launches=10, blocks=4, block_ns=50 * MS, warm_up_ns=300 * MS, warm_up_limit_ns=2000 * MS)
+"""A launch of the last comparison: at most about twice as long."""
+
+
+@dataclass
+class Rating:
+    """Measures candidates for one variant.
+
+    Attributes:
+        rows: the table of the last comparison.
+        exit_code: of what kept the default from being measured.
+    """
+
+    ground: Field
+    record: VariantRecord
+    space: Space
+    goal: Goal
+    progress: Progress
+    rows: list[BenchRow] = field(default_factory=list)
+    exit_code: int = 0
+    runs: int = 0
+
+    def __call__(self, candidates: Sequence[Candidate], launches: int, *, full: bool) -> Mapping[Candidate, Found]:
+        """One interleaved run; a candidate whose answer is wrong is out before it is timed."""
+        subjects = {one: self._subject(one) for one in candidates}
+        seed = self.ground.request.seed + self.runs
+        self.runs += 1
+        protocol = replace(FULL if full else SHORT, launches=launches, max_launches=launches, seed=seed)
+        title = f"tune {self.record.name}{', the last comparison' if full else ''}"
+        progress = _Titled(self.progress, title)
+        every = list(subjects.values())
+        measured = measure(every, protocol, self.ground.open_worker, progress, self.ground.subjects.judge)
+        if full:
+            self.rows += summary.rows(every, measured)
+        plain = subjects.get(self.space.plain)
+        if plain is not None and (lost := measured.reason(plain.name, self.space.plain.batch)) is not None:
+            self.exit_code = lost.exit_code
+        return {one: self._found(measured, subject.name, one.batch) for one, subject in subjects.items()}
+
+    def name(self, candidate: Candidate) -> str:
+        """`onnx@threads=1`; the variant's own name for the default."""
+        words = [self.space.words(candidate)]
+        if candidate.batch != self.space.plain.batch:
+            words.append(f"batch={candidate.batch}")
+        said = ",".join(filter(None, words))
+        return f"{self.record.name}@{said}" if said else self.record.name
+
+    def _subject(self, candidate: Candidate) -> Subject:
+        subjects, plain = self.ground.subjects, self.space.plain_at(candidate.batch)
+        subject = subjects.subject(self.record, candidate.settings, self.name(candidate))
+        twin = "" if candidate == plain else self.name(plain)
+        return replace(subject, feeds={candidate.batch: subjects.feeds(candidate.batch)}, twin=twin)
+
+    def _found(self, measured: Measured, name: str, batch: int) -> Found:
+        lost = measured.reason(name, batch)
+        launches = measured.of(name, batch)
+        if lost is not None or not launches:
+            return Found(reason=f"{lost.code}: {lost.reason}" if lost else "nothing was measured")
+        costs = {one.launch: cost for one in launches if (cost := self._cost(one)) is not None}
+        if not costs:
+            return Found(reason="the system does not tell the peak memory of a process")
+        return Found(costs, {one.launch: one.median_ns for one in launches})
+
+    def _cost(self, one: Series) -> float | None:
+        if self.goal == "memory":
+            return one.peak_rss_bytes
+        if self.goal == "throughput":
+            return fmean(block.busy_ns / block.calls for block in one.blocks) / one.batch
+        return one.median_ns
+
+
+@dataclass(frozen=True)
+class _Titled:
+    """Progress of a measurement under the name of the search that it is a part of."""
+
+    progress: Progress
+    title: str
+
+    def stage(self, title: str, total: int) -> None:  # noqa: ARG002 - the measurement's own title
+        self.progress.stage(self.title, total)
+
+    def step(self, text: str) -> None:
+        self.progress.step(text)
+
+    def note(self, text: str) -> None:
+        self.progress.note(text)
