@@ -34,12 +34,12 @@ def test_memory_of_this_process_over_all_devices(driver):
     [
         ("1, 99", 0, "does not list this process"),
         ("", 0, "does not list this process"),
-        (f"{os.getpid()}, [N/A]", 0, "does not tell the memory"),
+        ("{pid}, [N/A]", 0, "does not tell the memory"),
         ("no devices were found", 6, "does not answer"),
     ],
 )
 def test_what_cannot_be_told_has_a_reason(driver, text, status, reason):
-    driver(text, status)
+    driver(text.format(pid=os.getpid()), status)
     memory, said = _nvidia.process_memory()
     assert memory is None
     assert reason in said
