@@ -35,9 +35,9 @@ from typing import Any
 
 import numpy as np
 import slowed
-from deploykit.benchmark.duel import duel
 from harness_models import SEED, SLOW, WIDTH, feeds, network, scripted, seed_model, slow_model
 
+from deploykit.benchmark.duel import Duel
 from deploykit.benchmark.gate import Rules
 from deploykit.benchmark.measure import measure
 from deploykit.benchmark.plan import Protocol, Subject
@@ -131,8 +131,8 @@ def one_gate(part: str, seed: int, environment: dict[str, str]) -> dict[str, Any
         sides = pair(part, Path(name))
         sides = (replace(sides[0], twin=sides[1].name), replace(sides[1], twin=sides[0].name))
         began = time.monotonic()
-        protocol = Protocol(seed=seed)
-        _, reports = duel(sides, protocol, lambda: Worker(environment=environment), Silent(), rules)
+        duel = Duel(Protocol(seed=seed), lambda: Worker(environment=environment), Silent(), rules)
+        _, reports = duel.fought(*sides, (1,))
         report = to_data(reports[1])
     return {"seed": seed, "seconds": round(time.monotonic() - began, 1), **report}
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from deploykit.benchmark.measure import _GATES, Judge, _check_settings
 from deploykit.benchmark.open_loop import Bounds, Served
 from deploykit.benchmark.plan import Protocol, Subject
 from deploykit.benchmark.series import Block, Missing
@@ -19,6 +18,13 @@ from deploykit.benchmark.worker import OpenWorker, Worker
 from deploykit.errors import DeploykitError, WorkError
 from deploykit.reference import load_arrays
 from deploykit.session import CPU
+from deploykit.signature import Feeds
+
+Judge: TypeAlias = Callable[[Subject, Feeds], str]
+"""Compares a subject's answer to its reference case, outputs in the engine's order; an empty text means they agree."""
+
+_GATES = {"PROVIDER_FALLBACK", "PARITY"}
+"""Codes of gates that said no (exit 1), rather than of work that could not be done."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +35,13 @@ class Setting:
         protocol: its times of warm-up and blocks are used.
         open_worker: starts a fresh child process.
         judge: asked about a subject's answer to its `check_case` in the first launch.
-        folder: for what workers write.
+        folder: for what workers write; needed to serve only.
     """
 
     protocol: Protocol
     open_worker: OpenWorker
-    judge: Judge | None
-    folder: Path
+    judge: Judge | None = None
+    folder: Path = Path()
 
 
 @dataclass
@@ -45,6 +51,8 @@ class Launch:
     Attributes:
         facts: what the `open` step told.
         steady: the warm-up settled, by batch size.
+        repeats: calls to a reading, by batch size; may be raised before blocks are made.
+        phases: `[h2d, compute, d2h]` in nanoseconds of single calls, by batch size; empty where nothing is carried.
     """
 
     subject: Subject
@@ -52,6 +60,8 @@ class Launch:
     worker: Worker
     facts: dict[str, Any] = field(default_factory=dict)
     steady: dict[int, bool] = field(default_factory=dict)
+    repeats: dict[int, int] = field(default_factory=dict)
+    phases: dict[int, list[list[int]]] = field(default_factory=dict)
 
     def call(self, step: str, timeout_s: float | None = None, **arguments: Any) -> Any:
         """Run a step; the worker is frozen before and after.
@@ -66,16 +76,52 @@ class Launch:
             if self.worker.alive:
                 self.worker.pause()
 
+    def open(self, feeds: Path) -> None:
+        """Open the artifact and make the first call.
+
+        Raises:
+            DeploykitError: PROVIDER_FALLBACK, THREADS_MISMATCH, or it cannot be opened.
+        """
+        subject = self.subject
+        self.facts = self.call(
+            "measure:open",
+            runtime=subject.runtime,
+            artifact=str(subject.artifact),
+            input_names=list(subject.input_names),
+            output_names=list(subject.output_names),
+            settings=asdict(subject.settings),
+            feeds=str(feeds),
+        )
+        _check_settings(subject, self.facts)
+
+    def check_answer(self) -> None:
+        """Refuse to time a wrong answer, where there is a case and somebody to judge it.
+
+        Raises:
+            WorkError: PARITY.
+        """
+        case, judge = self.subject.check_case, self.setting.judge
+        if judge is None or case is None:
+            return
+        with tempfile.TemporaryDirectory(prefix="deploykit-") as folder:
+            path = Path(folder) / "answer.safetensors"
+            order = self.call("measure:check", case=str(case), answer=str(path))
+            stored = load_arrays(path)
+        reason = judge(self.subject, {name: stored[name] for name in order})
+        if reason:
+            raise WorkError(self.subject.name, reason, "run deploykit verify", "PARITY")
+
     def warm_up(self, batch: int, feeds: Path) -> None:
         """Call until the time of a call settles."""
         protocol = self.setting.protocol
         on_cpu = self.subject.settings.provider == CPU
         min_ns = protocol.warm_up_ns if on_cpu else protocol.device_warm_up_ns
         limits = {"min_ns": min_ns, "limit_ns": protocol.warm_up_limit_ns}
-        self.steady[batch] = self.call("measure:warm_up", batch=batch, feeds=str(feeds), **limits)["steady"]
+        found = self.call("measure:warm_up", batch=batch, feeds=str(feeds), **limits)
+        self.steady[batch], self.repeats[batch] = found["steady"], found["repeats"]
 
-    def block(self, batch: int) -> Block:
-        """One block of calls, one after another."""
+    def block(self, batch: int, index: int = 0) -> Block:
+        """One block of calls, one after another, for round `index`; the batch was warmed up."""
         protocol = self.setting.protocol
         found = self.call(
             "measure:block",
@@ -84,8 +130,10 @@ class Launch:
             limit_ns=protocol.block_limit_ns,
             min_calls=protocol.block_calls,
             discard_ns=protocol.discard_ns,
+            repeats=self.repeats[batch],
         )
-        return Block(np.array(found["ns"], np.int64), found["repeats"])
+        self.phases.setdefault(batch, []).extend(found["phases"])
+        return Block(np.array(found["ns"], np.int64), found["repeats"], index)
 
     def alone(self, batch: int) -> float:
         """Warm up, then the median of calls one after another, in nanoseconds."""
@@ -132,38 +180,29 @@ def launched(subject: Subject, setting: Setting, *, check: bool) -> Iterator[Lau
     worker = setting.open_worker()
     try:
         launch = Launch(subject, setting, worker)
-        launch.facts = launch.call(
-            "measure:open",
-            runtime=subject.runtime,
-            artifact=str(subject.artifact),
-            input_names=list(subject.input_names),
-            output_names=list(subject.output_names),
-            settings=asdict(subject.settings),
-            feeds=str(subject.feeds[min(subject.feeds)]),
-        )
-        _check_settings(subject, launch.facts)
-        if check and setting.judge is not None and subject.check_case is not None:
-            _check_answer(launch, setting.judge, subject.check_case)
+        launch.open(subject.feeds[min(subject.feeds)])
+        if check:
+            launch.check_answer()
         yield launch
     finally:
         worker.close()
 
 
-def lost(name: str, launch: int, error: DeploykitError) -> Missing:
-    """The record of a subject that is given up."""
-    return Missing(name, None, launch, error.code, error.message, 1 if error.code in _GATES else error.exit_code)
+def lost(name: str, launch: int, error: DeploykitError, batch: int | None = None) -> Missing:
+    """The record of a subject that is given up, at one batch size or altogether."""
+    return Missing(name, batch, launch, error.code, error.message, 1 if error.code in _GATES else error.exit_code)
 
 
-def _check_answer(launch: Launch, judge: Judge, case: Path) -> None:
-    """Refuse to time a wrong answer.
+def _check_settings(subject: Subject, facts: dict[str, Any]) -> None:
+    """Refuse to compare what runs elsewhere, or on another number of threads, than was asked.
 
     Raises:
-        WorkError: PARITY.
+        WorkError: PROVIDER_FALLBACK or THREADS_MISMATCH.
     """
-    with tempfile.TemporaryDirectory(prefix="deploykit-") as folder:
-        path = Path(folder) / "answer.safetensors"
-        order = launch.call("measure:check", case=str(case), answer=str(path))
-        stored = load_arrays(path)
-    reason = judge(launch.subject, {name: stored[name] for name in order})
-    if reason:
-        raise WorkError(launch.subject.name, reason, "run deploykit verify", "PARITY")
+    wanted = subject.settings
+    if facts["provider"] != wanted.provider:
+        message = f"asked for {wanted.provider}, ran on {facts['provider']}"
+        raise WorkError(subject.name, message, "see deploykit doctor", "PROVIDER_FALLBACK")
+    if None not in {wanted.threads, facts["threads"]} and facts["threads"] != wanted.threads:
+        message = f"asked for {wanted.threads} threads, the engine says {facts['threads']}"
+        raise WorkError(subject.name, message, "choose another --threads", "THREADS_MISMATCH")

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from deploykit.benchmark import gate, summary
-from deploykit.benchmark.measure import measure
-from deploykit.benchmark.plan import Protocol, Subject
+from deploykit.benchmark import summary
+from deploykit.benchmark.duel import Duel
+from deploykit.benchmark.plan import Subject
 from deploykit.benchmark.series import Measured
 from deploykit.bundle import Bundle, VariantRecord
 from deploykit.environment import fingerprint
@@ -165,37 +165,15 @@ class Match:
         return base, replace(ours, name=own, twin=label, feeds=base.feeds)
 
     def _gate(self, name: str, share: int) -> list[GateReport]:
-        """One pair at every batch; what is inconclusive is tried once more on fresh launches, pooled."""
+        """One pair at every batch, in its share of the time."""
+        request = self.request
+        protocol = replace(request.protocol, limit_s=request.protocol.limit_s / share)
+        duel = Duel(protocol, self._larger.open_worker, self.progress, request.rules, self._judge)
         pair = self._pair(name)
-        protocol = replace(self.request.protocol, limit_s=self.request.protocol.limit_s / share)
-        batches = self.ours.subjects.batches
-        found = self._measure(pair, protocol, Measured(()), batches)
-        reports = {batch: gate.judge(found, *pair, batch, self.request.rules) for batch in batches}
-        open_ones = tuple(batch for batch, report in reports.items() if report.verdict == "inconclusive")
-        if open_ones:
-            self.progress.note(f"{name}: inconclusive, once more on fresh launches")
-            again = replace(protocol, limit_s=protocol.limit_s / 2)
-            found = found.with_more(self._measure(pair, again, found, open_ones))
-            for batch in open_ones:
-                reports[batch] = replace(gate.judge(found, *pair, batch, self.request.rules), retried=True)
+        found, reports = duel.fought(*pair, self.ours.subjects.batches, len(self.measured.launches))
         self.measured = self.measured.with_more(found)
         self.subjects += pair
         return list(reports.values())
-
-    def _measure(
-        self, pair: tuple[Subject, Subject], protocol: Protocol, before: Measured, batches: tuple[int, ...]
-    ) -> Measured:
-        """More launches of a pair, numbered on from all that were made."""
-        some = [replace(one, feeds={batch: one.feeds[batch] for batch in batches}) for one in pair]
-        return measure(
-            some,
-            protocol,
-            self._larger.open_worker,
-            self.progress,
-            self._judge,
-            gate.enough(protocol, *pair, batches, self.request.rules, before),
-            first=len(self.measured.launches) + len(before.launches),
-        )
 
     def _judge(self, subject: Subject, outputs: Feeds) -> str:
         """Each side is held to its own bundle's reference."""
