@@ -97,7 +97,10 @@ class Relations:
         value = rms(moved) / spread
         verdict: CheckVerdict = "pass"
         reason = "a sample does not feel the rest of its batch"
-        if not value <= budget.max_mates:
+        noise = 0.0 if budget.max_r is None else max(self.scale.noise_of(one, name) for one in (before, case))
+        if not value <= budget.max_mates and rms(moved) <= 2 * (budget.max_r or 0.0) * noise:
+            reason = f"it moves by {value:.1%} of the output's spread: no more than two answers may that are both right"
+        elif not value <= budget.max_mates:
             # one loud neighbour widens the range of a quantizer that looks at the whole batch: true, and by design
             loud = case.input_class == "outlier" and not budget.values_everywhere
             verdict = "warn" if loud else "fail"

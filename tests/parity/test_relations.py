@@ -174,3 +174,20 @@ def test_integers_are_compared_again_as_well():
     assert judged(lambda case, y: y, cases=whole).verdict == "pass"
     report = judged(lambda case, y: y + (case.id == "again"), cases=whole)
     assert report.code == "STATE_LOST"
+
+
+@pytest.mark.parametrize(("units", "verdict"), [(6, "pass"), (12, "fail")])
+def test_where_samples_differ_by_less_than_rounding_a_move_within_the_noise_is_none(units, verdict):
+    """A deep network with random weights: its answers hardly depend on the input."""
+    cases = related()
+    scale = Scale.of(cases)
+    beside = next(case for case in cases if case.id == "beside-mates")
+    noise = scale.noise_of(beside, "output")
+    scale = replace(scale, spread={"output": noise})
+    judge = Judge(scale, budget_for("fp32", CPU), related=frozenset({"alone", "example"}))
+    for case in cases:
+        moved = (units * noise if case.id == "beside-mates" else 0.0) + case.expected["output"]
+        judge.add(case, {"output": moved.astype(np.float32)})
+    check = the_check(conclude("onnx", CPU, judge), "beside-mates", "moves_with_batch")
+    assert check.verdict == verdict
+    assert check.value > check.limit
