@@ -12,7 +12,7 @@ import numpy as np
 from deploykit import registry
 from deploykit.benchmark.plan import Subject
 from deploykit.bundle import WEIGHTS, Bundle, CaseRecord, VariantRecord
-from deploykit.errors import UsageError
+from deploykit.errors import RefusedError, UsageError
 from deploykit.model import SourceSpec
 from deploykit.parity import compare
 from deploykit.parity.budget import budget_for
@@ -55,6 +55,7 @@ class Subjects:
 
     Raises:
         UsageError: BAD_BATCH, the model's batch is fixed at another size.
+        RefusedError: NO_REFERENCE, there is nothing to take inputs from.
     """
 
     bundle: Bundle
@@ -70,6 +71,9 @@ class Subjects:
 
     def __post_init__(self) -> None:
         self.judged = [r for r in self.bundle.manifest.reference.cases if r.input_class in IN_DISTRIBUTION]
+        if not self.judged:
+            message, hint = "its reference has no case inside the model's range", "export it again"
+            raise RefusedError(self.bundle.path.name, message, hint, "NO_REFERENCE")
         self.base: CaseRecord = self.judged[0]
         self._feeds: dict[int, Path] = {}
         rows = self.base.rows

@@ -84,9 +84,13 @@ def test_the_same_calls_have_the_same_latencies(scenario, tmp_path):
             ours = of(serve(np.array(theirs["due"]), calls, Bounds(10**6), clock).latency_ns)
         else:
             ours = of(theirs["took"])
-        tried.append(compared(ours, theirs["percentiles"]))
-        if all(abs(one - other) <= 0.05 * other + 200_000 for one, other in tried[-1].values()):
+        pairs = compared(ours, theirs["percentiles"])
+        if all(abs(one - other) <= 0.05 * other + 200_000 for one, other in pairs.values()):
             return
+        if not busy(theirs["took"]):
+            tried.append(pairs)
+    if not tried:
+        pytest.skip("the machine was too busy for loadgen to keep its own schedule")
     pytest.fail(f"ours, theirs in nanoseconds: {tried}")
 
 

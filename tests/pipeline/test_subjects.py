@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deploykit.bundle import Bundle
+from deploykit.errors import RefusedError
 from deploykit.model import SourceSpec
 from deploykit.parity.scale import IN_DISTRIBUTION
 from deploykit.pipeline import subjects
@@ -75,3 +76,9 @@ def test_on_cuda_a_variant_stands_there_as_one_graph_too(every):
         assert one.settings.device_graph
         assert one.variant == name.partition("@")[0]
         assert not next(other for other in there if other.name == one.variant).settings.device_graph
+
+
+def test_a_bundle_without_a_case_in_range_is_refused(made, tmp_path):
+    with pytest.raises(RefusedError) as caught:
+        Subjects(Bundle(made), (1,), SessionSettings(), tmp_path)
+    assert caught.value.code == "NO_REFERENCE"
