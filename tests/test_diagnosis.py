@@ -19,17 +19,23 @@ PLACES = {**dict.fromkeys(ERRORS, 3), "Mismatch": 1, "Failure": 0, "mark": 3, "C
 
 ORDINARY = {
     # the request is wrong: the message says it all, there is nothing to diagnose
-    "USAGE", "BAD_BATCH", "BAD_COUNT", "BAD_EXAMPLE", "BAD_INPUT", "BAD_KEEP_FLOAT", "BAD_LIMIT", "BAD_LR",
-    "BAD_OUTPUT", "BAD_SAMPLES", "BAD_SOURCE", "BAD_TRAINING", "DISTRIBUTED", "CHECKPOINT_MISMATCH",
+    "USAGE", "BAD_BATCH", "BAD_CONSTRAINT", "BAD_COUNT", "BAD_EXAMPLE", "BAD_INPUT", "BAD_KEEP_FLOAT", "BAD_LIMIT",
+    "BAD_LR", "BAD_MARGIN", "BAD_METRIC", "BAD_OUTPUT", "BAD_PROFILE", "BAD_RATE", "BAD_SAMPLES", "BAD_SCENARIO",
+    "BAD_SECONDS", "BAD_SETTING", "BAD_SLO", "BAD_SOURCE", "BAD_TRAINING", "DISTRIBUTED", "CHECKPOINT_MISMATCH",
+    "NOT_COMPARABLE", "NOT_WITH_TUNE", "OTHER_MACHINE", "QUICK_GATE", "UNKNOWN_GOAL",
     "FORWARD_SIGNATURE", "INPUT_NAMES", "NOTHING_TO_MEASURE", "NOT_A_BUNDLE", "NOT_A_MODULE", "NOT_FOUND", "NO_BUDGET",
-    "NO_CALIBRATION", "NO_DATA", "NO_INPUTS", "NO_RECORD", "NO_REPORT", "UNKNOWN_CALLABLE", "UNKNOWN_DATA",
+    "NO_CALIBRATION", "NO_DATA", "NO_INPUTS", "NO_RECORD", "NO_REFERENCE", "NO_REPORT", "UNKNOWN_CALLABLE",
+    "UNKNOWN_DATA",
     "UNKNOWN_LIMIT", "UNKNOWN_MODEL", "UNKNOWN_NODE", "UNKNOWN_PLUGIN", "UNKNOWN_PROVIDER", "UNKNOWN_SCHEMA",
     "UNKNOWN_VARIANT",
     # files and storage
-    "DISK_FULL", "DOWNLOAD_FAILED", "EXISTS", "LOCKED", "MALFORMED", "PERMISSION", "READ_ONLY", "STORAGE", "TAMPERED",
+    "CHANGED", "DISK_FULL", "DOWNLOAD_FAILED", "EXISTS", "LOCKED", "MALFORMED", "PERMISSION", "READ_ONLY", "STORAGE",
+    "TAMPERED",
     # the machine, and the user's own code
     "INTERNAL", "MEMORY_LIMIT", "PACKAGE_MISSING", "SOURCE_ERROR", "THREADS_MISMATCH", "TRAINING_DIVERGED",
     "TRAIN_ERROR",
+    # what an engine does not have: one row, or one profile, is missing, and its reason stands there
+    "DEVICE_GRAPH", "NO_PROFILER",
     # a mutant that cannot be made says nothing about the artifact, and what failed verify is not measured
     "NO_SITE", "PARITY",
 }  # fmt: skip
@@ -39,7 +45,19 @@ ORDINARY = {
 OTHER = {"FILE_OR_BUNDLE", "STACK_GLOBAL", "WORLD_SIZE", "OMP_NUM_THREADS"}
 """Texts in capitals that are no codes: a name in a help text, a pickle's opcode, environment variables."""
 
-SETTINGS = ("MKL_", "KMP_", "OPENBLAS_", "CUDA_", "DEPLOYKIT_", "GITHUB_", "ORT_", "SC_", "XDG_", "LOCAL_")
+SETTINGS = (
+    "MKL_",
+    "KMP_",
+    "OPENBLAS_",
+    "CUDA_",
+    "DEPLOYKIT_",
+    "GITHUB_",
+    "TORCHINDUCTOR_",
+    "ORT_",
+    "SC_",
+    "XDG_",
+    "LOCAL_",
+)
 """How environment variables, system limits and engine levels begin."""
 
 
