@@ -136,3 +136,10 @@ def test_the_recorder_keeps_edges_where_values_are_judged_and_nowhere_else():
     assert list(near("full", STEPS)) == ["output"]
     assert near("full", normal(8, 5)) == {}
     assert near("pattern", STEPS) == {}
+
+
+def test_a_count_jumps_by_one_however_large_it_is_and_a_large_float_does_not():
+    large = np.array([[-21452.85, 200000.0, 150000.03]], np.float32)
+    assert "output" in beside(lambda m, x: x // 0.1, large)
+    huge = np.array([[2.0**24 * 3, 2.0**25, 2.0**23 + 5]], np.float32)
+    assert beside(lambda m, x: x * 1.0, huge) == {}
