@@ -4,9 +4,10 @@
 
 Models: mlp, resnet18, transformer. Each bundle is exported, `deploykit bench --tune` looks for settings per goal, and
 then everything is measured once more in one interleaved run: eager, eager under torch.compile, `onnx` as onnxruntime
-opens it, and every variant under its tuned settings. Two limits stand beside them: the weights' bytes over the speed at
-which this machine reads that many bytes, and the operations over its largest product of matrices; and the floor, an
-empty graph with the same inputs through the same call. Results go to results/settings.json, model by model.
+opens it, and every variant under its tuned settings. Two limits stand beside each variant, on as many threads as it was
+measured with: the bytes of its own artifact over the speed at which this machine reads that many, and the operations
+over a large product of float32 matrices (no limit for other precisions); and the floor, an empty graph with the same
+inputs through the same call. Results go to results/settings.json, model by model.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import selfcheck
+from threadpoolctl import threadpool_limits
 
 from deploykit.benchmark import summary
 from deploykit.benchmark.measure import measure
@@ -113,10 +115,25 @@ def empty_graph(bundle: Bundle, folder: Path) -> Path:
     return path
 
 
-def limits(bundle: Path, batch: int) -> dict[str, float]:
-    """What a call cannot undercut on one core: reading the weights once, and multiplying."""
-    weights = Bundle(bundle).bytes_of("onnx")
-    operations = operations_of(bundle, batch)
+def limits(bundle: Path, table: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """By row of the bundle's variants, what its call cannot undercut: see the module."""
+    made = Bundle(bundle)
+    names = {record.name for record in made.manifest.variants}
+    operations = operations_of(bundle, table["batch"])
+    return {
+        row["name"]: limit(made.bytes_of(variant), operations, row["threads"])
+        for row in table["rows"]
+        if (variant := row["name"].partition("@")[0]) in names and row["threads"]
+    }
+
+
+def limit(weights: int, operations: int, threads: int) -> dict[str, float]:
+    """Reading so many bytes once, and multiplying, on so many threads of numpy's BLAS."""
+    with threadpool_limits(threads):
+        return _limit(weights, operations) | {"threads": threads}
+
+
+def _limit(weights: int, operations: int) -> dict[str, float]:
     left, right = (np.ones(max(weights // 8, 1024), np.float32) for _ in range(2))
     read = best(lambda: np.dot(left, right))
     side = 1024
@@ -164,15 +181,16 @@ def report(stored: dict[str, Any]) -> None:
     """A line per model, goal and subject."""
     for model, found in stored.get("models", {}).items():
         for goal, table in found["compared"].items():
-            limit = found["limits"][goal]
-            print(f"\n{model}, {goal}, batch {table['batch']}: weights {limit['read_us']:.1f} µs, "
-                  f"operations {limit['compute_us']:.1f} µs")  # fmt: skip
+            print(f"\n{model}, {goal}, batch {table['batch']}")
             for row in table["rows"]:
                 ratios = table["ratios"][row["name"]]
                 said = ", ".join(f"{base} × {one['ratio']:.3f}" for base, one in ratios.items() if one["ratio"])
                 memory = (row["peak_rss_bytes"] or 0) / 2**20
                 median = (row["median_ns"] or 0) / 1e3
                 words = table["settings"][row["name"]]
+                if bound := found["limits"][goal].get(row["name"]):
+                    read, compute = bound["read_us"], bound["compute_us"]
+                    words += f"  (at {bound['threads']} threads: weights {read:.1f} µs, operations {compute:.1f} µs)"
                 print(f"  {row['name']:20} {median:10.1f} µs {memory:6.0f} MiB  {said}  {words}")
 
 
@@ -182,10 +200,11 @@ def one_model(model: str, folder: Path, seconds: int) -> dict[str, Any]:
     found = tuned(bundle, seconds)
     batches = [entry["batch"] for entry in found["throughput"] if entry["variant"] == "onnx"]
     at = {"latency": 1, "throughput": batches[0] if batches else 1, "memory": 1}
+    tables = {goal: compared(bundle, goal, batch) for goal, batch in at.items()}
     return {
         "tuned": found,
-        "compared": {goal: compared(bundle, goal, batch) for goal, batch in at.items()},
-        "limits": {goal: limits(bundle, batch) for goal, batch in at.items()},
+        "compared": tables,
+        "limits": {goal: limits(bundle, table) for goal, table in tables.items()},
     }
 
 

@@ -24,7 +24,7 @@ from deploykit.recommend.choose import Wish
 from deploykit.recommend.constraints import Constraints
 from deploykit.results import VerifyReport
 from deploykit.session import CPU, provider_name
-from deploykit.tuned import Goal
+from deploykit.tune_results import Goal
 
 if TYPE_CHECKING:
     import torch

@@ -6,10 +6,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
@@ -214,6 +215,21 @@ class Bundle:
             record.score_noise,
             part(arrays, "near"),
         )
+
+    @property
+    def takes_reports(self) -> bool:
+        """Whether reports can be written; a bundle on a read-only medium is measured all the same."""
+        folder = self.path / REPORTS
+        return all(os.access(place, os.W_OK) for place in (self.path, folder) if place == self.path or place.exists())
+
+    def drop_reports(self, pattern: str, keep: Container[str] = ()) -> None:
+        """Remove the files among the reports whose names fit `pattern`, but those in `keep`."""
+        for path in (self.path / REPORTS).glob(pattern):
+            if path.name not in keep:
+                try:
+                    path.unlink()  # a link itself, never what it points to
+                except OSError as error:
+                    raise from_os_error(error, f"{self.path.name}/{REPORTS}/{path.name}") from error
 
     def write_report(self, name: str, text: str) -> Path:
         """Write `reports/name` beside the digested files, whole or not at all."""

@@ -126,7 +126,7 @@ def _read(fd: int, count: int) -> bytes | None:
     return bytes(parts)
 
 
-def _confine(limits: dict[str, int]) -> None:
+def confine(limits: dict[str, int]) -> None:
     """Die with the parent, and never take more memory or disk than allowed.
 
     RLIMIT_DATA counts private writable memory: unlike RLIMIT_AS it leaves alone the gigabytes of address space that a
@@ -154,8 +154,13 @@ def _allow_cpu(seconds: int) -> None:
 
 
 def main(read_fd: int, write_fd: int, limits: dict[str, int]) -> None:
-    """Serve steps until the parent closes its end."""
-    _confine(limits)
+    """Be a child: confined, serving steps until the parent closes its end."""
+    confine(limits)
+    serve(read_fd, write_fd, limits)
+
+
+def serve(read_fd: int, write_fd: int, limits: dict[str, int]) -> None:
+    """Answer requests until the parent closes its end."""
     while (request := receive(read_fd)) is not None:
         _allow_cpu(limits["cpu_s"])
         try:

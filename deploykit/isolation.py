@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeAlias
 
 from deploykit import child
 from deploykit.errors import KINDS, DeploykitError, UsageError, WorkError
@@ -78,34 +78,59 @@ class Inline:
         return child.run_step(step, arguments, note or _ignore)
 
 
+class Process(Protocol):
+    """A started child; its process id names its group."""
+
+    pid: int
+
+    def wait(self) -> int:
+        """Exit status once it ended, the negative number of the signal that ended it."""
+
+
+Start: TypeAlias = Callable[[int, int, int], Process]
+"""Starts a child that reads requests from the first descriptor, answers on the second and prints to the third."""
+
+
+@dataclass(frozen=True)
+class _Fresh:
+    """Starts a new interpreter."""
+
+    limits: Limits
+    environment: dict[str, str]
+
+    def __call__(self, to_read: int, to_write: int, log: int) -> Process:
+        return started("deploykit.child", (to_read, to_write), (), self.limits, log, self.environment)
+
+
 class Worker:
     """One child process in a group of its own, killed whole at the end.
+
+    Args:
+        limits: what a new process may use; None is what the smallest model gets.
+        environment: variables of a new process on top of this one's.
+        start: how the child comes into being; None starts a new process.
 
     Raises:
         DeploykitError: from `call`, rebuilt from what the child reported; WORKER_CRASHED or TIME_LIMIT when it could
             not report. After those two the worker is dead (`alive` is False) and another must take its place.
     """
 
-    def __init__(self, limits: Limits | None = None, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        environment: dict[str, str] | None = None,
+        start: Start | None = None,
+    ) -> None:
+        start = start or _Fresh(limits or Limits.for_model(0), environment or {})
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         to_child, self._to = os.pipe()
         self._from, from_child = os.pipe()
-        os.set_inheritable(to_child, True)
-        os.set_inheritable(from_child, True)
-        argv = [sys.executable, "-P", "-m", "deploykit.child", str(to_child), str(from_child)]
         try:
-            self._process = subprocess.Popen(
-                [*argv, json.dumps(asdict(limits or Limits.for_model(0)))],
-                stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=self._log,
-                pass_fds=(to_child, from_child),
-                start_new_session=True,
-                env={**os.environ, **_QUIET, **(environment or {})},
-            )
+            self._process = start(to_child, from_child, self._log.fileno())
         except BaseException:
             os.close(self._to)
             os.close(self._from)
+            self._log.close()
             raise
         finally:
             os.close(to_child)
@@ -182,6 +207,30 @@ class Worker:
         error = WorkError(step, f"the worker process died of {reason} ({last})", _hint_for(-code), "WORKER_CRASHED")
         error.detail = said
         return error
+
+
+def started(
+    module: str, fds: tuple[int, ...], words: tuple[str, ...], limits: Limits, log: int, environment: dict[str, str]
+) -> subprocess.Popen[bytes]:
+    """A new interpreter in a session of its own that runs `module.main` with descriptors, words and limits.
+
+    Args:
+        module: of deploykit.
+        fds: inherited, and its first arguments.
+        words: its next arguments.
+        limits: its last argument, as JSON.
+        log: descriptor that it prints to.
+        environment: variables on top of this process's.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", module, *map(str, fds), *words, json.dumps(asdict(limits))],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        pass_fds=fds,
+        start_new_session=True,
+        env={**os.environ, **_QUIET, **environment},
+    )
 
 
 class Pool:

@@ -11,6 +11,9 @@ from deploykit.tune_results import Tuned
 BASE_LINES = ("eager", "torch-compile")
 """Subjects that are the live module itself: measured to compare with, and no artifacts that could be shipped."""
 
+MATTERS = 0.02
+"""Smallest relative difference worth a word: under it two variants count as equal (the gate's +2 % in bench.md)."""
+
 Goal = Literal["latency", "throughput", "memory", "size"]
 """What is to be best: time of a call, samples per second, peak memory of the process, or bytes of the artifact."""
 
@@ -23,6 +26,8 @@ class BenchRow:
         median_ns: median over launches of the launch's median time of one host-to-host call, nanoseconds.
         median_ci_ns: interval around it; `median_ci_level` is its confidence.
         p90_ns, p99_ns: percentiles over all calls of all launches.
+        p90_at_most_ns: an upper limit of `p90_ns` where calls are too short to be timed one by one: a call takes at
+            most as long as the reading it is a part of.
         throughput_per_s: samples per second really done, calls × batch over busy time.
         load_ms, first_call_ms: opening the artifact, and the first call, medians over launches.
         peak_rss_bytes: largest VmHWM of a worker, import of the engine included; median over launches.
@@ -32,6 +37,7 @@ class BenchRow:
         nodes: nodes of an ONNX graph per provider, on a device; `Memcpy` are those that only carry data across.
         threads: intra-op threads, read back from the engine.
         verdict: `measured`, `not_steady`, `not_measured`; `reason` says why for the last two.
+        settings: what its sessions were opened with, in the words of `SessionSettings.words`.
     """
 
     name: str
@@ -63,6 +69,8 @@ class BenchRow:
     events_ns: float | None = None
     events_ns_reason: str | None = None
     nodes: dict[str, int] = field(default_factory=dict)
+    settings: str = ""
+    p90_at_most_ns: float | None = None
 
 
 @dataclass(frozen=True)
@@ -137,6 +145,7 @@ class Sweep:
         batch: where throughput saturates; the fastest measured where it does not (`saturated` is False).
         throughput_per_s: at that batch.
         stopped: why no larger batch was tried.
+        settings: what its sessions were opened with, in the words of `SessionSettings.words`.
     """
 
     name: str
@@ -149,6 +158,7 @@ class Sweep:
     throughput_per_s: float | None = None
     saturated: bool = False
     stopped: str = ""
+    settings: str = ""
 
 
 @dataclass(frozen=True)
@@ -157,13 +167,16 @@ class LatencyPercentile:
 
     Attributes:
         ns: None where it could not be had honestly; `reason` says why, also where only the interval is missing.
-        ci_ns: 95 % limits, the wider of order statistics and of a bootstrap over launches.
+        ci_ns: limits, the widest of order statistics over calls, of those over launches, and of a bootstrap over
+            launches.
+        ci_level: their confidence, 0.95 from six launches on.
     """
 
     percentile: str
     ns: float | None
     ci_ns: tuple[float, float] | None = None
     reason: str = ""
+    ci_level: float | None = None
 
 
 @dataclass(frozen=True)
@@ -197,6 +210,7 @@ class Load:
         closed_loop_per_s: 1/`single_ns`: no rate above it can be sustained; a bound, not a measurement.
         late: requests that the generator itself sent late, with `pacing_ns` the 99th percentile of its error.
         probes: what a search tried, in order.
+        settings: what its sessions were opened with, in the words of `SessionSettings.words`.
     """
 
     name: str
@@ -223,6 +237,7 @@ class Load:
     calls: int = 0
     launches: int = 0
     probes: tuple[Probe, ...] = ()
+    settings: str = ""
 
 
 GateVerdict = Literal["pass", "fail", "inconclusive", "invalid"]
@@ -241,7 +256,8 @@ class GateMetric:
         ratio: candidate over base, above 1 is worse; Hodges-Lehmann estimate over launches.
         low: the ratio is above it with confidence `low_level`, one-sided; None where too few launches were made.
         high: the ratio is below it with confidence `high_level`, one-sided.
-        p: exact one-sided p-value that the ratio is above the failing margin; `p_holm` is adjusted for all metrics.
+        p: exact one-sided p-value that the ratio is above the failing margin (and the floor, where that is larger);
+            `p_holm` is adjusted for all metrics.
         base, candidate: medians over launches; nanoseconds, for `memory` bytes.
     """
 
@@ -266,9 +282,10 @@ class GateReport:
     Attributes:
         reason: one line.
         worse: the failing margin, 0.02 for 2 %; `fine` the passing one.
+        floor_ns: a change of a time has to be larger than this as well to fail, and passes below it; nanoseconds.
         launches: those that have both sides.
         rounds: pairs of blocks made, `dropped_rounds` of them left out for what befell the machine.
-        retried: the first launches did not decide, as many were added.
+        retried: the first launches did not decide; fresh ones were added and pooled with them.
         paired: both sides were measured together; False for a stored result, which is informational.
         said: what else has to be known: loosened margins, why rounds were dropped, packages that differ.
     """
@@ -288,6 +305,7 @@ class GateReport:
     retried: bool = False
     paired: bool = True
     said: tuple[str, ...] = ()
+    floor_ns: float | None = None
 
 
 @dataclass(frozen=True)
@@ -299,8 +317,9 @@ class OperatorTime:
         op_type: `Gemm`, `addmm`, ….
         provider: who ran it.
         calls: how often it ran in all profiled calls together.
-        total_us: microseconds in all of them.
-        share: of the time of all operators, 0 to 1.
+        total_us: microseconds in all of them, interruptions included; over the calls of the profile it is the mean.
+        share: `median_us` over the sum of those of all operators, 0 to 1.
+        median_us: microseconds in one call of the model, the median over profiled calls.
     """
 
     name: str
@@ -309,6 +328,7 @@ class OperatorTime:
     calls: int
     total_us: float
     share: float
+    median_us: float
 
 
 @dataclass(frozen=True)
@@ -318,7 +338,8 @@ class Profile:
     Attributes:
         batch: samples in a call.
         calls: how many were profiled; `wall_us` is the time of all of them, profiler included.
-        covered: time of all operators over `wall_us`; the rest is the call's own overhead and the profiler's.
+        call_us: median time of one of them.
+        covered: the operators' medians together over `call_us`; the rest is the call's own overhead and the profiler's.
         operators: those that take the most time, largest first; `operator_count` tells how many there are.
         nodes: nodes of the graph per provider; `Memcpy` are those that only carry data from one to another.
         trace: the trace's file in the bundle, for ui.perfetto.dev; empty where none was kept.
@@ -336,6 +357,7 @@ class Profile:
     nodes: dict[str, int] = field(default_factory=dict)
     trace: str = ""
     reason: str = ""
+    call_us: float | None = None
 
 
 @dataclass(frozen=True)

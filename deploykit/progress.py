@@ -14,6 +14,9 @@ class Progress(Protocol):
     def step(self, text: str) -> None:
         """One step of the stage is done (or was given up), described by `text`."""
 
+    def reach(self, done: int) -> None:
+        """So many steps of the stage are done, where they are not told one by one."""
+
     def note(self, text: str) -> None:
         """Something to show that is no step: a training epoch, a warning."""
 
@@ -25,6 +28,9 @@ class Silent:
         """Nothing."""
 
     def step(self, text: str) -> None:
+        """Nothing."""
+
+    def reach(self, done: int) -> None:
         """Nothing."""
 
     def note(self, text: str) -> None:

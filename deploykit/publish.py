@@ -150,6 +150,29 @@ def amending(bundle: Bundle) -> Iterator[Callable[[Manifest], Bundle]]:
         raise from_os_error(error, subject) from error
 
 
+@contextlib.contextmanager
+def holding(bundle: Bundle) -> Iterator[None]:
+    """Hold a bundle while reports are made for it: two runs at once would lay one's readings beside the other's table.
+
+    A bundle that takes no reports is not held, nor is one beside which no lock can be laid: another run cannot either.
+
+    Raises:
+        StorageError: LOCKED, another run works on the bundle.
+    """
+    place = bundle.path.resolve()
+    lock = FileLock(place.parent / f".{place.name}.lock", timeout=0)
+    with contextlib.ExitStack() as stack:
+        try:
+            if bundle.takes_reports and os.access(place.parent, os.W_OK):
+                stack.enter_context(lock)
+        except Timeout as error:
+            hint = "wait for the other run"
+            raise StorageError(str(bundle.path), "another run is working on this bundle", hint, "LOCKED") from error
+        except OSError as error:
+            raise from_os_error(error, str(bundle.path)) from error
+        yield
+
+
 def _replace_manifest(bundle: Bundle, place: Path, manifest: Manifest) -> Bundle:
     text = manifest.to_json().encode()
     # among the reports: a file beside the manifest would be one too many for whoever checks the bundle just now

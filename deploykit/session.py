@@ -66,11 +66,13 @@ class SessionSettings:
             text: `threads=1,spinning=off`; an empty text changes nothing.
 
         Raises:
-            UsageError: BAD_SETTING, a setting or a value is unknown.
+            UsageError: BAD_SETTING, a setting or a value is unknown, or a setting is given twice.
         """
         changed: dict[str, Any] = {}
         for entry in filter(None, text.split(",")):
             name, _, value = entry.strip().partition("=")
+            if name in changed:
+                raise UsageError(text, f"{name} is given twice", "give every setting once", "BAD_SETTING")
             changed[name] = _value(name, value, entry)
         return replace(self, **changed)
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+Goal = Literal["latency", "throughput", "memory"]
+"""What is made small: the time of one call, the time per sample, the peak resident memory."""
+
+GOALS: tuple[Goal, ...] = get_args(Goal)
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Tuned:
     """
 
     variant: str
-    goal: Literal["latency", "throughput", "memory"]
+    goal: Goal
     chosen: str
     default: str
     batch: int

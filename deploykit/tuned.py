@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Annotated, Literal, get_args
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from deploykit.errors import UsageError
 from deploykit.session import MAX_THREADS, SessionSettings
-
-Goal = Literal["latency", "throughput", "memory"]
-"""What is made small: the time of one call, the time per sample, the peak resident memory."""
-
-GOALS: tuple[Goal, ...] = get_args(Goal)
+from deploykit.tune_results import Goal
 
 USUAL: Goal = "latency"
 """The goal whose settings a session is opened with when nobody names another."""
@@ -24,7 +20,7 @@ PLAIN = "default"
 
 
 class TunedRecord(BaseModel):
-    """What was found for one goal on one provider, and where; the default settings were never slower than these.
+    """What was found for one goal on one provider, and where; it was kept only because it beat the default there.
 
     Attributes:
         provider: full name of the execution provider it was measured on, and holds for.

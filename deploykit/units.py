@@ -41,21 +41,30 @@ def times(ratio: float) -> str:
     return f"{ratio:.{1 if ratio >= 2 else 2}f}×"
 
 
+def per_second(rate: float) -> str:
+    """A rate with separators and without decimals from 100 on, `31,066`; three significant digits below, `9.37`."""
+    return f"{rate:,.0f}" if rate >= 99.95 else f"{rate:.3g}"
+
+
 _TIMES = {"ns": 1.0, "us": 1e3, "µs": 1e3, "μs": 1e3, "ms": 1e6, "s": 1e9}
 _SIZES = {
     "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
     "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
 }  # fmt: skip
-_AMOUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([^\s0-9.]*)\s*", re.ASCII)
+_AMOUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([^\s0-9.]*)\s*", re.ASCII)
 
 
-def nanoseconds(text: str) -> float:
-    """`5ms`, `500us`, `1.5 s` as nanoseconds.
+def nanoseconds(text: str, *, zero: bool = False) -> float:
+    """`5ms`, `500us`, `1.5 s` as nanoseconds; every option that takes a time reads it here.
+
+    Args:
+        text: a number and a unit.
+        zero: 0 is a time as well.
 
     Raises:
         ValueError: not a positive number with one of the units ns, us, µs, ms, s.
     """
-    number, unit = _parts(text)
+    number, unit = _parts(text, zero=zero)
     if unit not in _TIMES:
         raise ValueError(f"no unit of time: {unit or 'none is given'}")
     return number * _TIMES[unit]
@@ -76,10 +85,10 @@ def byte_count(text: str) -> int:
     return count
 
 
-def _parts(text: str) -> tuple[float, str]:
-    """A positive finite number and what follows it."""
+def _parts(text: str, *, zero: bool = False) -> tuple[float, str]:
+    """A positive finite number, or perhaps 0, and what follows it."""
     found = _AMOUNT.fullmatch(text)
     number = float(found[1]) if found else math.nan
-    if found is None or not math.isfinite(number) or number <= 0:
+    if found is None or not math.isfinite(number) or number < 0 or (number == 0 and not zero):
         raise ValueError("no positive number")
     return number, found[2]

@@ -65,9 +65,19 @@ TRIED = Tried("threads=1", 1, 0.9, "faster")
 TUNED = Tuned(
     "onnx", "memory", "arena=off", "threads=2", 1, 0.8, (0.7, 0.9), 0.97, 1.05, (1.0, 1.09), (TRIED, TRIED), 28.5, "why"
 )  # fmt: skip
-OPERATOR = OperatorTime("/fc1/Gemm", "Gemm", "CPUExecutionProvider", 20, 44.0, 0.5)
+OPERATOR = OperatorTime("/fc1/Gemm", "Gemm", "CPUExecutionProvider", 20, 44.0, 0.5, 2.1)
 PROFILE = Profile(
-    "onnx", "CPUExecutionProvider", 1, 20, 100.0, 0.88, (OPERATOR, OPERATOR), 2, {"CPU": 2}, "reports/p.json"
+    "onnx",
+    "CPUExecutionProvider",
+    1,
+    20,
+    100.0,
+    0.88,
+    (OPERATOR, OPERATOR),
+    2,
+    {"CPU": 2},
+    "reports/p.json",
+    call_us=4.8,
 )
 GATE_METRIC = GateMetric("p90", "fail", "why", 1.05, 1.03, 0.99, 1.07, 0.95, 0.001, 0.002, 2e4, 2.1e4)
 GATE = GateReport("main/onnx", "onnx", 8, "fail", 1, "why", (GATE_METRIC,), 0.02, 0.05, 10, 80, 3, True, True, ("a",))

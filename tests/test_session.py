@@ -34,7 +34,7 @@ def test_words_of_the_defaults_are_empty_and_change_nothing():
 @pytest.mark.parametrize(
     "text",
     ["threads=0", "threads=1025", "threads=-1", "threads=²", "threads=", "threads", "spinning=maybe", "provider=x",
-     "graph_level=most", "nothing=on", "=", "spinning=True"],
+     "graph_level=most", "nothing=on", "=", "spinning=True", "threads=1,threads=2", "arena=on, arena=on"],
 )  # fmt: skip
 def test_nonsense_is_refused_with_what_would_do(text):
     with pytest.raises(UsageError) as caught:

@@ -1,6 +1,9 @@
 import pytest
 
 from deploykit import units
+from deploykit.benchmark.objective import Objective
+from deploykit.cli.gate_options import margins
+from deploykit.recommend.constraints import Constraints
 
 
 @pytest.mark.parametrize(
@@ -43,3 +46,29 @@ def test_other_sizes_are_refused(text):
 @pytest.mark.parametrize("ns", [7.0, 250e3, 5e6, 1.5e9])
 def test_what_is_written_is_read_again(ns):
     assert units.nanoseconds(units.duration(ns)) == ns
+
+
+def test_zero_is_a_time_only_where_it_is_asked_for():
+    assert units.nanoseconds("0us", zero=True) == 0
+    with pytest.raises(ValueError, match="no positive number"):
+        units.nanoseconds("0us")
+    with pytest.raises(ValueError, match="no positive number"):
+        units.nanoseconds("-1us", zero=True)
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [(31_066.4, "31,066"), (9_367.0, "9,367"), (9e4, "90,000"), (1e7, "10,000,000"), (100.0, "100"), (99.96, "100"),
+     (99.94, "99.9"), (9.371, "9.37"), (0.1, "0.1")],
+)  # fmt: skip
+def test_rates_have_no_exponents(rate, text):
+    assert units.per_second(rate) == text
+
+
+def test_one_reader_for_every_time():
+    """The limits of latency, the objective under load and the smallest change of a gate know the same units."""
+    for text, ns in (("5000ns", 5e3), ("5us", 5e3), ("5µs", 5e3), ("5\u03bcs", 5e3), ("5ms", 5e6), (".5s", 5e8)):
+        assert units.nanoseconds(text) == ns
+        assert Objective.parse(f"p99={text}").limit_ns == ns
+        assert margins(f"2%,5%,{text}", 0.0)[2] == ns
+        assert Constraints.parse({"latency_p90": text}).latency_p90_ns == ns

@@ -22,7 +22,7 @@ class Duel:
 
     Attributes:
         protocol: of one measurement; a retry has the same.
-        open_worker: starts a fresh child process.
+        open_worker: starts the child process of a subject.
         progress: is told of every launch.
         rules: what was declared.
         judge: compares answers with the reference; None trusts them.

@@ -39,12 +39,23 @@ class Rules:
         worse: a slow-down beyond this fails.
         fine: a slow-down below this passes.
         floor_ns: no change of a time smaller than this fails; nobody feels it, and clocks and caches move as much.
+            Where it is more than `worse` or `fine` of a call it takes that margin's place, at the same confidence.
     """
 
     metrics: tuple[str, ...] = ("median",)
     worse: float = 0.02
     fine: float = 0.05
     floor_ns: float = 5_000.0
+
+    def margins(self, name: str, base: float) -> tuple[float, float]:
+        """What fails and what passes, relative to `base`, once the floor is respected.
+
+        Args:
+            name: of a metric.
+            base: its typical value for the base.
+        """
+        floor = self.floor_ns / base if metrics.METRICS[name].is_time and base > 0 else 0.0
+        return max(self.worse, floor), max(self.fine, floor)
 
     @property
     def loosened(self) -> str:
@@ -89,6 +100,7 @@ def judge(measured: Measured, base: Subject, candidate: Subject, batch: int, rul
         rounds=len(own),
         dropped_rounds=sum((one.launch, one.batch, one.index) in measured.dropped for one in own),
         said=_said(measured, base, candidate, shared, rules),
+        floor_ns=rules.floor_ns,
     )
     return report if why else _decided(report, shared, rules)
 
@@ -168,25 +180,25 @@ def _asked(name: str, shared: Sequence[tuple[Series, Series]], rules: Rules) -> 
         return logs
     found = stats.signed_rank_limits(logs, FAIL_LEVEL, PASS_LEVEL)
     ratios = replace(found, estimate=math.exp(found.estimate), low=math.exp(found.low), high=math.exp(found.high))
-    p = stats.signed_rank_p(logs, math.log1p(rules.worse))
     before, after = (metrics.METRICS[name].typical(pair[side] for pair in shared) for side in (0, 1))
+    p = stats.signed_rank_p(logs, math.log1p(rules.margins(name, before)[0]))
     return _Asked(name, ratios, p, before, after)
 
 
 def _judged(asked: _Asked, p_holm: float, rules: Rules) -> GateMetric:
     """What the numbers of one metric mean."""
     limits = asked.limits
-    floor = rules.floor_ns if metrics.METRICS[asked.name].is_time else 0.0
-    small = abs(limits.estimate - 1) * asked.base < floor
+    failing, passing = rules.margins(asked.name, asked.base)
     changed = f"{100 * (limits.estimate - 1):+.1f} %"
-    worse, fine = f"+{100 * rules.worse:.3g} %", f"+{100 * rules.fine:.3g} %"
+    worse = duration(rules.floor_ns) if failing > rules.worse else f"+{100 * rules.worse:.3g} %"
+    fine = duration(rules.floor_ns) if passing > rules.fine else f"+{100 * rules.fine:.3g} %"
     verdict: GateVerdict = "pass"
-    if p_holm <= 1 - FAIL_LEVEL + stats.ROUNDING and not small:
+    if p_holm <= 1 - FAIL_LEVEL + stats.ROUNDING:
         verdict, reason = "fail", f"{changed}: more than {worse} (p = {p_holm:.2g})"
     elif limits.high < 1 + rules.fine:
-        reason = f"{changed}: less than {fine} at {PASS_LEVEL:.0%} confidence"
-    elif (limits.high - 1) * asked.base < floor:
-        reason = f"{changed}: a change of less than {duration(floor)}"
+        reason = f"{changed}: less than +{100 * rules.fine:.3g} % at {PASS_LEVEL:.0%} confidence"
+    elif limits.high < 1 + passing:
+        reason = f"{changed}: a change of less than {fine} at {PASS_LEVEL:.0%} confidence"
     else:
         verdict, reason = "inconclusive", f"{changed}: neither surely more than {worse} nor surely less than {fine}"
     return GateMetric(
@@ -254,7 +266,7 @@ def _restless(base: Subject, candidate: Subject, shared: Sequence[tuple[Series, 
 def _said(
     measured: Measured, base: Subject, candidate: Subject, shared: Sequence[tuple[Series, Series]], rules: Rules
 ) -> tuple[str, ...]:
-    lines = [rules.loosened] if rules.loosened else []
+    lines = [line for line in (rules.loosened, _floored(shared, rules), _uneven(shared, rules)) if line]
     if base.settings != candidate.settings:
         words = [one.settings.words or "the defaults" for one in (base, candidate)]
         lines.append(f"opened differently: the base with {words[0]}, the candidate with {words[1]}")
@@ -265,6 +277,41 @@ def _said(
     if lost > 0 and shared:
         lines.append(f"{lost} launches have one side only and are not counted")
     return tuple(lines)
+
+
+def _floored(shared: Sequence[tuple[Series, Series]], rules: Rules) -> str:
+    """That the floor, and no margin, decides about a call this short; empty where it does not."""
+    bases = {
+        name: metrics.METRICS[name].typical(base for base, _ in shared)
+        for name in rules.metrics
+        if shared and metrics.METRICS[name].is_time and not isinstance(_logs(name, shared), str)
+    }
+    least = min(bases, key=lambda name: bases[name], default=None)
+    if least is None or rules.margins(least, bases[least])[0] <= rules.worse:
+        return ""
+    margin = f"--margin {100 * rules.worse:.3g}%,{100 * rules.fine:.3g}%,0us"
+    share = f"{100 * rules.floor_ns / bases[least]:.3g} %"
+    what = "this call" if least == "median" else f"the base's {least}"
+    return f"{duration(rules.floor_ns)} is {share} of {what}, and no smaller change fails: {margin} judges it"
+
+
+def _uneven(shared: Sequence[tuple[Series, Series]], rules: Rules) -> str:
+    """That the busy time per call changed otherwise than the median, when only one of them is judged."""
+    if len({"median", "throughput"} & set(rules.metrics)) != 1 or not shared:
+        return ""
+    median, busy = (metrics.METRICS[name] for name in ("median", "throughput"))
+    apart = stats.signed_rank_interval([busy.log_ratio(*pair) - median.log_ratio(*pair) for pair in shared]).estimate
+    if abs(math.expm1(apart)) <= rules.fine:
+        return ""
+    changed = [
+        f"{100 * math.expm1(stats.signed_rank_interval([one.log_ratio(*pair) for pair in shared]).estimate):+.1f} %"
+        for one in (busy, median)
+    ]
+    both = " → ".join(duration(busy.typical(pair[side] for pair in shared)) for side in (0, 1))
+    return (
+        f"the mean time of a call changed by {changed[0]} ({both}), its median by {changed[1]}: "
+        "--metrics median,throughput judges both"
+    )
 
 
 def _why(measured: Measured) -> str:

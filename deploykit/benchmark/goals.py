@@ -8,7 +8,7 @@ from typing import Literal
 from deploykit.benchmark import stats, summary
 from deploykit.benchmark.metrics import METRICS, Metric
 from deploykit.benchmark.series import Measured, Series
-from deploykit.measurements import BenchRow, Comparison, Goal
+from deploykit.measurements import MATTERS, BenchRow, Comparison, Goal
 
 
 def compare(
@@ -18,7 +18,7 @@ def compare(
 
     Throughput is compared by the busy time per call and memory by the peak of a launch: both paired by launch like
     latency, with the same interval and the same least difference that matters. Sizes are known exactly;
-    `stats.MATTERS` holds for them as well.
+    `measurements.MATTERS` holds for them as well.
 
     Args:
         measured: what the launches found.
@@ -52,6 +52,6 @@ def _sizes(rows: Sequence[BenchRow], base: str, candidate: str, batch: int) -> C
         return Comparison(base, candidate, batch, None, None, None, "not_measured")
     ratio = second / first
     verdict: Literal["faster", "slower", "indistinguishable"] = "faster" if ratio < 1 else "slower"
-    if abs(ratio - 1) < stats.MATTERS:
+    if abs(ratio - 1) < MATTERS:
         verdict = "indistinguishable"
     return Comparison(base, candidate, batch, ratio, None, None, verdict)

@@ -17,7 +17,7 @@ from deploykit.benchmark.objective import Objective
 from deploykit.benchmark.plan import Subject
 from deploykit.measurements import Load, Probe
 from deploykit.progress import Progress
-from deploykit.units import duration
+from deploykit.units import duration, per_second
 
 CONFIRMING = 3
 """Fresh launches that confirm the rate a search found."""
@@ -86,7 +86,7 @@ class Hunt:
             return self._none("inconclusive", load.UNPACED)
         if self._hurried or bracket.high is None:
             return self._none("inconclusive", self._hurried)
-        return self._none("missed", f"even {bracket.high:,.3g} requests per second miss it")
+        return self._none("missed", f"even {per_second(bracket.high)} requests per second miss it")
 
     def _step(self, phase: str) -> None:
         self.ahead -= 1
@@ -99,7 +99,7 @@ class Hunt:
         if self.clock() + one_s + CONFIRMING * (self._opening_s + one_s) > self.until:
             each = "each of the search's and the confirming launches"
             self._hurried = (
-                f"the time was up: {calls:,} requests at {rate:,.3g} per second take {one_s:,.0f} s in {each}"
+                f"the time was up: {calls:,} requests at {per_second(rate)} per second take {one_s:,.0f} s in {each}"
             )
             return None
         bounds = load.bounds_for(rate, calls, self._objective, decided=True)
@@ -125,7 +125,7 @@ class Hunt:
         self.probes.append(Probe(rate, phase, verdict, ns))
         left_s = max(0.0, self.until - self.clock())
         self.progress.note(
-            f"{self.subject.name}: {rate:,.4g} requests per second {verdict}, at most {left_s:.0f} s left"
+            f"{self.subject.name}: {per_second(rate)} requests per second {verdict}, at most {left_s:.0f} s left"
         )
         return verdict == "met"
 
@@ -143,11 +143,18 @@ class Hunt:
             self._calls = math.ceil(max(load.calls_for(start, self._objective), min(spare, load.MOST_CALLS)))
             settled = capacity.settle(lambda rate: self._confirm(opened, rate), start)
         if self._best is None:
-            why = f"fresh launches did not confirm {start:,.4g} requests per second"
+            why = f"fresh launches did not confirm {per_second(start)} requests per second"
             return self._none("inconclusive", f"{why}, and the time was up" if self._late else why)
         self._step("confirmation")
-        early = "" if settled.high else "at least: the time was up before the search was through"
+        early = "" if settled.high else f"at least: {self._ended}"
         return replace(self._best, verdict="met", reason=early, probes=tuple(self.probes))
+
+    @property
+    def _ended(self) -> str:
+        """Why the walk ended before a rate missed."""
+        if self._late:
+            return "the time was up before the search was through"
+        return f"all of the {capacity.STEPS} rates that the confirming launches tried met it"
 
     def _confirm(self, opened: list[tuple[Launch, float]], rate: float) -> bool | None:
         """Do all requests of the fresh launches together meet the objective? None where there is no more time."""

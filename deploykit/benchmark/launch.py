@@ -33,7 +33,7 @@ class Setting:
 
     Attributes:
         protocol: its times of warm-up and blocks are used.
-        open_worker: starts a fresh child process.
+        open_worker: starts the child process of a subject.
         judge: asked about a subject's answer to its `check_case` in the first launch.
         folder: for what workers write; needed to serve only.
     """
@@ -167,7 +167,7 @@ class Launch:
 
 @contextmanager
 def launched(subject: Subject, setting: Setting, *, check: bool) -> Iterator[Launch]:
-    """Open the subject in a fresh worker, which ends with the context.
+    """Open the subject in a new worker, which ends with the context.
 
     Args:
         subject: what to open.
@@ -177,7 +177,7 @@ def launched(subject: Subject, setting: Setting, *, check: bool) -> Iterator[Lau
     Raises:
         DeploykitError: PROVIDER_FALLBACK, THREADS_MISMATCH, PARITY, or it cannot be opened.
     """
-    worker = setting.open_worker()
+    worker = setting.open_worker(subject)
     try:
         launch = Launch(subject, setting, worker)
         launch.open(subject.feeds[min(subject.feeds)])

@@ -148,7 +148,8 @@ def load_of(
 def _shown(found: tails.Estimate) -> LatencyPercentile:
     sure = found.low is not None and found.high is not None
     limits = (found.low, found.high) if sure else None
-    return LatencyPercentile(found.percentile, found.ns, limits, found.reason)  # type: ignore[arg-type]
+    level = found.level if sure else None
+    return LatencyPercentile(found.percentile, found.ns, limits, found.reason, level)  # type: ignore[arg-type]
 
 
 def _verdict(
@@ -162,5 +163,16 @@ def _verdict(
     asked = next(one for one in found if one.percentile == objective.percentile)
     verdict = tails.judged(asked, objective)
     if verdict == "inconclusive":
-        return verdict, asked.reason or f"the interval of {asked.percentile} holds the limit"
+        return verdict, asked.reason or _undecided(asked, objective)
     return verdict, ""
+
+
+def _undecided(asked: tails.Estimate, objective: Objective) -> str:
+    """Why an interval decides nothing."""
+    if asked.low is not None and asked.high is not None and not asked.low <= objective.limit_ns < asked.high:
+        factor = f"{tails.FAR:.3g}"
+        return (
+            f"the interval of {asked.percentile} has {asked.level:.0%} confidence only, "
+            f"and is not a factor of {factor} away from the limit: more launches decide"
+        )
+    return f"the interval of {asked.percentile} holds the limit"

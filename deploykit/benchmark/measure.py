@@ -39,7 +39,7 @@ def measure(
     Args:
         subjects: what to measure, names unique.
         protocol: how.
-        open_worker: starts a fresh child process.
+        open_worker: starts the child process of a subject.
         progress: told one step per launch and subject.
         judge: asked once per subject, about its answer to `check_case`, before anything is timed.
         enough: asked after the planned launches; as long as it says no, some are added. None adds none.
@@ -112,7 +112,7 @@ class _Run:
             for index in next(self._orders[0]):
                 subject = self.subjects[index]
                 if self._wanted(subject):
-                    turn = turns[index] = Launch(subject, self.setting, self.setting.open_worker())
+                    turn = turns[index] = Launch(subject, self.setting, self.setting.open_worker(subject))
                     stack.callback(turn.worker.close)
                     self._start(turn, launch)
                 gone = "" if self._wanted(subject) else ": given up"

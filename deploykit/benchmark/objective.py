@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Self
 
 from deploykit.errors import UsageError
-from deploykit.units import duration
+from deploykit.units import duration, nanoseconds
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
 """The percentiles of latency under load, as people write them."""
-
-UNITS_NS = {"us": 1e3, "µs": 1e3, "ms": 1e6, "s": 1e9}
 
 LONGEST_NS = 600e9
 """A limit beyond ten minutes is a slip of the finger."""
@@ -45,10 +42,12 @@ class Objective:
             UsageError: BAD_SLO.
         """
         name, _, limit = text.strip().partition("=")
-        found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*(us|µs|ms|s)", limit.strip(), re.ASCII)
-        value = float(found[1]) * UNITS_NS[found[2]] if found else math.nan
+        try:
+            value = nanoseconds(limit)
+        except ValueError:
+            value = math.nan
         if name not in QUANTILES or not 0 < value <= LONGEST_NS:
-            hint = f"PERCENTILE=TIME, for example p99=5ms ({', '.join(QUANTILES)}; us, ms or s)"
+            hint = f"PERCENTILE=TIME, for example p99=5ms ({', '.join(QUANTILES)}; ns, us, ms or s)"
             raise UsageError(f"--slo {text}", "no objective for a latency", hint, "BAD_SLO")
         return cls(name, value)
 

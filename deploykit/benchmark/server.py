@@ -37,7 +37,7 @@ class Ask:
     rate: float | None
     objective: Objective | None
     limit_s: float
-    launches: int = 5
+    launches: int = 7
 
 
 @dataclass

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from deploykit.session import GRAPH_LEVELS, SessionSettings
-from deploykit.tuned import Goal
+from deploykit.tune_results import Goal
 
 AXES: dict[Goal, tuple[str, ...]] = {
     "latency": ("threads", "spinning", "graph_level", "binding", "arena"),

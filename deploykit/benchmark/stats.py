@@ -16,11 +16,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from deploykit.measurements import MATTERS
+
 CONFIDENCE = 0.95
 """Wanted confidence of the intervals in the report."""
-
-MATTERS = 0.02
-"""Smallest relative difference worth a word: under it two variants count as equal (the gate's +2 % in bench.md)."""
 
 NEEDED_CALLS = {0.90: 100, 0.99: 1000}
 """Calls under which a percentile is refused: ten of them lie beyond it, on average."""
@@ -218,6 +217,26 @@ def percentile(
     if 2 * reaching < len(launches):
         return None, f"the tail comes from {reaching} of {len(launches)} launches, half are needed"
     return value, None
+
+
+def call_limit(readings: Sequence[NDArray[Any]], repeats: Sequence[int], quantile: float) -> float | None:
+    """An upper limit of `percentile` where readings hold several calls; None where there are too few of them.
+
+    A call takes at most as long as the whole reading that it is a part of. So when readings that hold a share
+    `quantile` of all calls are no longer than this value, at least that share of the calls is not either.
+
+    Args:
+        readings: per block, the times of its readings, undivided.
+        repeats: per block, calls in a reading.
+        quantile: one of `NEEDED_CALLS`, which counts readings here.
+    """
+    times = np.concatenate([np.asarray(block) for block in readings])
+    if len(times) < NEEDED_CALLS[quantile]:
+        return None
+    weights = np.repeat(np.asarray(repeats), [len(block) for block in readings])
+    order = np.argsort(times, kind="stable")
+    held = np.cumsum(weights[order])
+    return float(times[order][np.searchsorted(held, quantile * held[-1])])
 
 
 def throughput(calls: int, batch: int, busy_ns: int) -> float:

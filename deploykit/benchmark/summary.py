@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 from typing import Any
@@ -33,7 +33,7 @@ def _row(subject: Subject, batch: int, measured: Measured) -> BenchRow:
         settings = subject.settings
         return BenchRow(
             subject.name, settings.provider, batch, settings.threads, "not_measured", reason,
-            file_bytes=subject.file_bytes,
+            file_bytes=subject.file_bytes, settings=settings.words,
         )  # fmt: skip
     restless = sum(not one.steady for one in launches)
     said = f"the warm-up did not settle in {restless} of {len(launches)} launches" if restless else ""
@@ -55,6 +55,7 @@ def _row(subject: Subject, batch: int, measured: Measured) -> BenchRow:
         file_bytes=subject.file_bytes,
         calls=calls,
         launches=len(launches),
+        settings=subject.settings.words,
     )
 
 
@@ -65,6 +66,7 @@ def _times(launches: Sequence[Series]) -> dict[str, Any]:
     tails: dict[str, Any] = {}
     repeats = max(one.repeats for one in launches)
     calls = [one.call_ns for one in launches]
+    blocks = [block for one in launches for block in one.blocks]
     for quantile, name in ((0.90, "p90_ns"), (0.99, "p99_ns")):
         tails[name], tails[f"{name}_reason"] = stats.percentile(calls, quantile, repeats)
     phases = [np.median(one.phases, axis=0) for one in launches if len(one.phases)]
@@ -78,6 +80,9 @@ def _times(launches: Sequence[Series]) -> dict[str, Any]:
         "compute_ns": compute,
         "d2h_ns": d2h,
         **tails,
+        "p90_at_most_ns": stats.call_limit([b.ns for b in blocks], [b.repeats for b in blocks], 0.90)
+        if repeats > 1
+        else None,
     }
 
 
@@ -145,11 +150,28 @@ def narrow(protocol: Protocol, wanted: Sequence[tuple[str, str, int]]) -> Callab
     return enough
 
 
-def deciding(subjects: Sequence[Subject], batch: int) -> list[tuple[str, str, int]]:
-    """The comparisons that a table's recommendation rests on: every subject with the base line at `batch`."""
-    names = [subject.name for subject in subjects if batch in subject.feeds]
-    base = next((name for name in (*BASES, *names) if name in names), None)
-    return [(base, name, batch) for name in names if base is not None and name != base]
+def deciding(subjects: Sequence[Subject], batch: int, origins: Mapping[str, str]) -> list[tuple[str, str, int]]:
+    """The comparisons at `batch` that a recommendation rests on, as far as they are known before any measurement.
+
+    Every subject with the base line, and every variant with the one it was made from: reduced precision has to earn
+    its place over its origin. Which two will be the best is not known beforehand, and choosing them by what was
+    measured would let the answer decide when to stop.
+
+    Args:
+        subjects: what is measured.
+        batch: the batch that decides.
+        origins: variant to the one it was made from; empty for what was exported from the module.
+    """
+    by_name = {subject.name: subject for subject in subjects if batch in subject.feeds}
+    names = list(by_name)
+    base = next((name for name in (*BASES, *names) if name in by_name), None)
+    wanted = [(base, name, batch) for name in names if base is not None and name != base]
+    for name, subject in by_name.items():
+        variant = subject.variant or name
+        origin = name.replace(variant, origins.get(variant, ""), 1)  # `onnx-fp16@device_graph=on` against `onnx@…`
+        if origins.get(variant) and origin in by_name:
+            wanted.append((origin, name, batch))
+    return list(dict.fromkeys(wanted))
 
 
 def comparisons(subjects: Sequence[Subject], measured: Measured) -> list[Comparison]:

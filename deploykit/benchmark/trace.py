@@ -6,9 +6,11 @@ ONNX Runtime files under `Node` and torch under `cpu_op`; torch files what ran o
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any, TypeAlias
 
 from deploykit.measurements import OperatorTime
@@ -33,13 +35,15 @@ class Operators:
     """Where the time of some calls went.
 
     Attributes:
-        times: largest first.
-        total_us: their sum, microseconds.
+        times: largest first, by the median over calls.
+        total_us: of all calls and operators, microseconds.
+        median_us: sum of the operators' medians: a call that nothing interrupted.
         nodes: nodes per provider, and under `MEMCPY` those that only carry data; empty where an engine does not tell.
     """
 
     times: tuple[OperatorTime, ...]
     total_us: float
+    median_us: float
     nodes: dict[str, int]
 
 
@@ -91,6 +95,9 @@ def _without(value: Any, prefixes: Sequence[str]) -> Any:
 def operators(events: Sequence[Event], calls: int, provider: str) -> Operators:
     """Self times of operators over the last `calls` calls: what an operator calls in turn counts for that one.
 
+    What an operator takes in a call is the median over calls, and shares are of those medians: when the scheduler
+    takes the processor away for milliseconds, some operator was running, and it is not to be blamed.
+
     Where a trace has events of a device, their time is told, under the operator that launched them, and not the
     host's: the host only waits meanwhile.
 
@@ -105,16 +112,39 @@ def operators(events: Sequence[Event], calls: int, provider: str) -> Operators:
     host = [event for event in spans if event.get("cat") in _HOST]
     device = [event for event in spans if event.get("cat") in _DEVICE]
     found = _on_device(device, host) if device else _self_times(host)
-    sums: dict[tuple[str, str, str], float] = defaultdict(float)
-    counts: Counter[tuple[str, str, str]] = Counter()
+    seen: dict[tuple[str, str, str], list[tuple[float, float]]] = defaultdict(list)
     for event, us in found:
-        key = _identity(event, provider)
-        sums[key] += us
-        counts[key] += 1
-    total = sum(sums.values())
-    times = [OperatorTime(*key, counts[key], us, us / total if total else 0.0) for key, us in sums.items()]
-    times.sort(key=lambda one: (-one.total_us, one.name))
-    return Operators(tuple(times), total, _nodes(host))
+        seen[_identity(event, provider)].append((event["ts"], us))
+    begins = runs[-calls:] if runs and len(runs) >= calls > 0 else []
+    usual = {key: _per_call(sorted(events), calls, begins) for key, events in seen.items()}
+    whole = sum(usual.values())
+    times = [
+        OperatorTime(
+            *key, len(events), sum(us for _, us in events), usual[key] / whole if whole else 0.0, usual[key]
+        )
+        for key, events in seen.items()
+    ]  # fmt: skip
+    times.sort(key=lambda one: (-one.median_us, -one.total_us, one.name))
+    return Operators(tuple(times), sum(one.total_us for one in times), whole, _nodes(host))
+
+
+def _per_call(events: Sequence[tuple[float, float]], calls: int, begins: Sequence[float]) -> float:
+    """Median over calls of an operator's time in one.
+
+    Which call an event belongs to is told by when calls began. Where the engine does not write that down, an operator
+    that ran n times in each call tells it by its order; one whose runs do not divide among the calls has its mean.
+
+    Args:
+        events: (begin, microseconds) of its runs, in order.
+        calls: how many calls there were.
+        begins: when each of them began; empty where that is unknown.
+    """
+    each = [0.0] * max(calls, 1)
+    if not begins and len(events) % len(each):
+        return sum(us for _, us in events) / len(each)
+    for index, (begin, us) in enumerate(events):
+        each[bisect_right(begins, begin) - 1 if begins else index * len(each) // len(events)] += us
+    return float(median(each))
 
 
 def _identity(event: Event, provider: str) -> tuple[str, str, str]:

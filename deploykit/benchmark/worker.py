@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
+from deploykit.benchmark.plan import Subject
+
 
 class Worker(Protocol):
-    """A fresh child process that runs steps; paused, none of its threads takes time from the others."""
+    """A child process of its own that runs steps; paused, none of its threads takes time from the others."""
 
     @property
     def alive(self) -> bool:
@@ -30,4 +32,5 @@ class Worker(Protocol):
         """Kill it and reap it; safe to call twice."""
 
 
-OpenWorker: TypeAlias = Callable[[], Worker]
+OpenWorker: TypeAlias = Callable[[Subject], Worker]
+"""Starts the process in which a subject is opened."""

@@ -10,21 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from deploykit.cli.options import F
+from deploykit.cli.options import F, writable
 from deploykit.errors import UsageError
+from deploykit.units import nanoseconds
 from deploykit.writing import write_text
 
 if TYPE_CHECKING:
     from deploykit.measurements import BenchReport
     from deploykit.pipeline.measuring import BenchRequest
 
-_UNITS = {"ns": 1.0, "us": 1e3, "µs": 1e3, "ms": 1e6, "s": 1e9}
-
 
 def gating(function: F) -> F:
     """What the gate compares with, and by which rules."""
     for decorate in (
-        click.option("--junit", type=Path, metavar="FILE", help="Write the gate's answers as JUnit XML."),
+        click.option(
+            "--junit", type=Path, metavar="FILE", callback=writable, help="Write the gate's answers as JUnit XML."
+        ),
         click.option(
             "--margin",
             metavar="FAIL,PASS",
@@ -94,8 +95,10 @@ def _percent(text: str) -> float:
 
 
 def _duration(text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s)", text, re.ASCII)
-    return float(found[1]) * _UNITS[found[2]] if found else math.nan
+    try:
+        return nanoseconds(text, zero=True)
+    except ValueError:
+        return math.nan
 
 
 def publish(report: BenchReport, given: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from deploykit.model import SourceSpec
 from deploykit.progress import Progress, Silent
 from deploykit.results import to_json
 from deploykit.signature import MAX_DIM
-from deploykit.writing import write_text
+from deploykit.writing import check_file, write_text
 
 if TYPE_CHECKING:
     from deploykit.pipeline.bench import BenchRequest
@@ -34,7 +34,19 @@ def common(function: F) -> F:
     """`--json`, `--quiet`, `--debug`."""
     function = click.option("--debug", is_flag=True, help="Show tracebacks and the logs of child processes.")(function)
     function = click.option("--quiet", "-q", is_flag=True, help="No progress.")(function)
-    return click.option("--json", "json_to", metavar="FILE|-", help="Write the result as JSON; - is stdout.")(function)
+    said = "Write the result as JSON; - is stdout."
+    return click.option("--json", "json_to", metavar="FILE|-", callback=writable, help=said)(function)
+
+
+def writable(ctx: click.Context, param: click.Parameter, value: Any) -> Any:  # noqa: ARG001
+    """Callback of an option that names a file: that it cannot be written is said before the work, not after it.
+
+    Raises:
+        DeploykitError: it cannot be written.
+    """
+    if value not in {None, "-"}:
+        check_file(Path(value))
+    return value
 
 
 def source_options(function: F) -> F:

@@ -26,6 +26,10 @@ class Lines:
         self._done += 1
         self._print(f"{self._title} {self._done}/{self._total}: {text}")
 
+    def reach(self, done: int) -> None:
+        """So many steps are done."""
+        self._done = done
+
     def note(self, text: str) -> None:
         """Something beside the steps."""
         self._print(text)
@@ -54,6 +58,10 @@ class Bar:
         """One step is done."""
         self.note(text)
         self._bar.advance(self._task)
+
+    def reach(self, done: int) -> None:
+        """The bar moves to there."""
+        self._bar.update(self._task, completed=done)
 
     def note(self, text: str) -> None:
         """A line above the bar."""

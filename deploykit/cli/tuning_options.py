@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from deploykit.cli.options import F
+from deploykit.tune_results import GOALS
 
 if TYPE_CHECKING:
     from deploykit.pipeline.bench import BenchRequest
-
-GOALS = ("latency", "throughput", "memory")
 
 
 def tuning(function: F) -> F:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ def command(
     except DeploykitError as error:
         verify_options.publish(verify_options.stopped(bundle, error), junit, summary, given)
         raise
-    if request.is_whole and os.access(bundle, os.W_OK):
+    if request.is_whole and Bundle(bundle).takes_reports:
         store_verify(Bundle(bundle), report)
     report = compare(report)
     verify_options.publish(report, junit, summary, given)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from deploykit.cli.options import F
+from deploykit.cli.options import F, writable
 from deploykit.errors import DeploykitError, UsageError, from_os_error
 from deploykit.writing import write_text
 
@@ -38,7 +38,7 @@ def judging(function: F) -> F:
             envvar="GITHUB_STEP_SUMMARY",
             help="Append Markdown, to 1 MiB in all. [default: $GITHUB_STEP_SUMMARY]",
         ),
-        click.option("--junit", type=Path, metavar="FILE", help="Write JUnit XML."),
+        click.option("--junit", type=Path, metavar="FILE", callback=writable, help="Write JUnit XML."),
         click.option("--update-baseline", is_flag=True, help="Write --baseline instead of comparing with it."),
         click.option("--baseline", type=Path, metavar="FILE", help="Fail, too, when a value is worse than in FILE."),
         click.option(

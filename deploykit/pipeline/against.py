@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -16,11 +15,12 @@ from deploykit.bundle import Bundle, VariantRecord
 from deploykit.environment import fingerprint
 from deploykit.errors import UsageError, gravest
 from deploykit.measurements import GATE_EXITS, BenchReport, GateReport
+from deploykit.pipeline.keeping import keep
 from deploykit.pipeline.measuring import BenchRequest, Field, prepared
 from deploykit.pipeline.opponent import Opponent
 from deploykit.pipeline.stored import Stored, informational
 from deploykit.progress import Progress
-from deploykit.results import VerifyReport, to_json
+from deploykit.results import VerifyReport
 from deploykit.signature import Feeds, Signature
 
 
@@ -39,6 +39,8 @@ def against(request: BenchRequest, progress: Progress, verified: VerifyReport | 
     stored = Stored.load(opponent.stored) if opponent.stored is not None else None
     if stored is None:
         _check_comparable(request, Bundle(request.bundle), Bundle(opponent.bundle))
+    else:
+        stored.check(Bundle(request.bundle).manifest)  # before anything takes time
     asked = replace(request, variants=opponent.involved(request))
     with ExitStack() as stack:
         ours = stack.enter_context(prepared(asked, progress, verified))
@@ -81,12 +83,9 @@ def _kept(
         gravest([ours.verified.exit_code, *(one.exit_code for one in gates)]),
         gates=gates,
     )
-    if os.access(ours.bundle.path, os.W_OK):
-        raw = ours.folder / "gate.safetensors"
-        measured.save(raw)
-        ours.bundle.write_report("gate.json", to_json(report))
-        ours.bundle.write_report_file("gate.safetensors", raw)
-    return report
+    raw = ours.folder / "gate.safetensors"
+    measured.save(raw)
+    return keep(ours.bundle, "gate", report, raw)
 
 
 @dataclass

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from deploykit import registry
 from deploykit.benchmark.gate import Rules
-from deploykit.benchmark.plan import Protocol
+from deploykit.benchmark.plan import Protocol, Subject
 from deploykit.benchmark.scenario import Scenario
 from deploykit.bundle import Bundle, VariantRecord
 from deploykit.environment import fingerprint, usable_cores
 from deploykit.errors import UsageError
+from deploykit.forks import Templates
 from deploykit.isolation import Limits, Worker
 from deploykit.model import SourceSpec
-from deploykit.pipeline.subjects import Subjects
+from deploykit.pipeline.subjects import COMPILED, EAGER, REBUILT, Subjects
 from deploykit.pipeline.verify import VerifyRequest, verify
 from deploykit.progress import Progress
 from deploykit.recommend.choose import Wish
 from deploykit.results import VariantReport, VerifyReport
 from deploykit.session import CPU, SessionSettings
 from deploykit.signature import MAX_DIM
-from deploykit.tuned import Goal, elsewhere, opened, parted, tuned_for
+from deploykit.tune_results import Goal
+from deploykit.tuned import elsewhere, opened, parted, tuned_for
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,12 @@ class BenchRequest:
         Raises:
             UsageError: BAD_SETTING.
         """
-        return SessionSettings(self.provider, self.threads or usable_cores()).with_words(parted(self.session)[1])
+        settings = SessionSettings(self.provider, self.threads or usable_cores()).with_words(parted(self.session)[1])
+        if self.provider == CPU and (settings.tf32 or settings.device_graph):
+            name = "tf32" if settings.tf32 else "device_graph"
+            hint = f"leave {name} out, or add --on cuda"
+            raise UsageError(f"{name}=on", "does nothing on the CPU", hint, "BAD_SETTING")
+        return settings
 
     def settings_for(self, record: VariantRecord) -> SessionSettings:
         """What the session of one variant is opened with: what was tuned for it, and on top what was asked for.
@@ -90,6 +98,15 @@ class BenchRequest:
         return settings.with_words(words)
 
     @property
+    def is_quick_table(self) -> bool:
+        """A first impression of all variants, on the CPU: its workers may be forks.
+
+        Everything else needs independent launches; a device's driver is not trusted with forks.
+        """
+        alone = not self.against and self.tune is None and self.scenario.kind == "single-stream"
+        return self.quick and alone and self.provider == CPU
+
+    @property
     def protocol(self) -> Protocol:
         """The protocol for a table."""
         return Protocol.short(self.seed) if self.quick else Protocol(seed=self.seed)
@@ -103,6 +120,7 @@ class Field:
         verified: the gate's answer.
         subjects: what of the bundle can be timed.
         folder: for files that live as long as the measurement.
+        templates: what workers are forked from; None starts a process for each.
     """
 
     request: BenchRequest
@@ -110,11 +128,21 @@ class Field:
     verified: VerifyReport
     subjects: Subjects
     folder: Path
+    templates: Templates | None = None
 
     @cached_property
     def verdicts(self) -> dict[str, VariantReport]:
         """The gate's answer by variant."""
         return {report.name: report for report in self.verified.variants}
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """What the gate did not pass, and so is not timed, each with the reason."""
+        return {
+            one.name: f"{one.code}: {one.reason}" if one.code else one.reason or one.verdict
+            for one in self.verified.variants
+            if one.verdict != "pass"
+        }
 
     @cached_property
     def tuned(self) -> dict[str, str]:
@@ -130,9 +158,13 @@ class Field:
                 said[record.name] = f"{one.settings}, tuned for {one.goal}{f' ({where})' if where else ''}"
         return said
 
-    def open_worker(self) -> Worker:
-        """A fresh child process with limits for this model."""
-        return Worker(Limits.for_model(max((record.size for record in self.bundle.manifest.files), default=0)))
+    def open_worker(self, subject: Subject) -> Worker:
+        """A child process for one subject: a fork where there are templates, else a fresh process."""
+        return self.fresh_worker() if self.templates is None else self.templates.worker(subject.runtime)
+
+    def fresh_worker(self) -> Worker:
+        """A new child process with limits for this model."""
+        return Worker(_limits(self.bundle))
 
 
 @contextmanager
@@ -150,16 +182,33 @@ def prepared(request: BenchRequest, progress: Progress, verified: VerifyReport |
     _check_counts(request)
     settings = request.settings
     bundle = Bundle(request.bundle)
-    if verified is None:
-        verified = verify(
-            VerifyRequest(request.bundle, request.variants, request.provider, request.trust_code), progress
-        )
-    else:
-        bundle.check()
-    with tempfile.TemporaryDirectory(prefix="deploykit-") as folder:
+    with ExitStack() as stack:
+        templates = None
+        if request.is_quick_table:  # engines are imported while verify is at work
+            templates = stack.enter_context(Templates(_runtimes(request, bundle), _limits(bundle)))
+        if verified is None:
+            verified = verify(
+                VerifyRequest(request.bundle, request.variants, request.provider, request.trust_code), progress
+            )
+        else:
+            bundle.check()
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="deploykit-")))
         own, compiled = request.settings_for, request.compiled
-        subjects = Subjects(bundle, request.batches, settings, Path(folder), request.source, own, compiled=compiled)
-        yield Field(request, bundle, verified, subjects, Path(folder))
+        subjects = Subjects(bundle, request.batches, settings, folder, request.source, own, compiled=compiled)
+        yield Field(request, bundle, verified, subjects, folder, templates)
+
+
+def _limits(bundle: Bundle) -> Limits:
+    return Limits.for_model(max((record.size for record in bundle.manifest.files), default=0))
+
+
+def _runtimes(request: BenchRequest, bundle: Bundle) -> list[str]:
+    """The engines of what may become a subject, those first whose import takes long."""
+    chosen = request.variants
+    found = {one.runtime for one in bundle.manifest.variants if one.file and (chosen is None or one.name in chosen)}
+    if request.source is not None or bundle.manifest.source.spec.kind in REBUILT:
+        found |= {EAGER, COMPILED} if request.compiled else {EAGER}
+    return sorted(found & set(registry.names("runtimes")), reverse=True)
 
 
 def _check_counts(request: BenchRequest) -> None:

@@ -90,7 +90,7 @@ def _profile(field: Field, subject: Subject, batch: int, *, keep: bool = True) -
     except DeploykitError as error:
         return Profile(subject.name, subject.settings.provider, batch, reason=f"{error.code}: {error.message}")
     name = ""
-    if keep:
+    if keep and field.bundle.takes_reports:
         name = f"profile-{re.sub(r'[^A-Za-z0-9._=@-]+', '-', subject.name)}.json"
         field.bundle.write_report_file(name, trace)
     return Profile(
@@ -99,11 +99,12 @@ def _profile(field: Field, subject: Subject, batch: int, *, keep: bool = True) -
         batch,
         told["calls"],
         told["wall_us"],
-        told["total_us"] / told["wall_us"],
+        told["median_us"] / told["call_us"],
         tuple(OperatorTime(**one) for one in told["operators"]),
         told["operator_count"],
         told["nodes"],
         f"reports/{name}" if name else "",
+        call_us=told["call_us"],
     )
 
 
@@ -123,7 +124,7 @@ def _on_device(field: Field, subject: Subject, batch: int) -> dict[str, Any]:
 
 
 def _ask(field: Field, subject: Subject, step: str, **arguments: Any) -> Any:
-    worker = field.open_worker()
+    worker = field.fresh_worker()
     try:
         return worker.call(
             f"profiling:{step}",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
@@ -16,13 +18,16 @@ from deploykit.bundle import VariantRecord
 from deploykit.measurements import BenchRow
 from deploykit.pipeline.measuring import Field
 from deploykit.progress import Progress
-from deploykit.tuned import Goal
+from deploykit.tune_results import Goal
 
 SHORT = Protocol(launches=2, blocks=2, block_ns=50 * MS, warm_up_ns=100 * MS, warm_up_limit_ns=1000 * MS, quick=True)
 """A launch of the search: many of them are made, and none of them is the answer."""
 
 FULL = Protocol(launches=10, blocks=4, block_ns=50 * MS, warm_up_ns=300 * MS, warm_up_limit_ns=2000 * MS)
-"""A launch of the last comparison: at most about twice as long."""
+"""A launch of the last comparison: `search.FULL_EXTRA_S` longer, or more where the warm-up does not settle at once."""
+
+FIRST = 2
+"""Launches of the last comparison that tell what one of them takes."""
 
 
 @dataclass
@@ -38,22 +43,36 @@ class Rating:
     record: VariantRecord
     space: Space
     goal: Goal
-    progress: Progress
+    progress: Spending
     rows: list[BenchRow] = field(default_factory=list)
     exit_code: int = 0
     runs: int = 0
 
-    def __call__(self, candidates: Sequence[Candidate], launches: int, *, full: bool) -> Mapping[Candidate, Found]:
-        """One interleaved run; a candidate whose answer is wrong is out before it is timed."""
+    def __call__(
+        self, candidates: Sequence[Candidate], launches: int, *, seconds: float | None = None
+    ) -> Mapping[Candidate, Found]:
+        """One interleaved run; a candidate whose answer is wrong is out before it is timed.
+
+        Args:
+            candidates: all different.
+            launches: how many; with `seconds` at most.
+            seconds: for the last comparison, its time: what `FIRST` launches took tells how many fit in.
+        """
         subjects = {one: self._subject(one) for one in candidates}
         seed = self.ground.request.seed + self.runs
         self.runs += 1
-        protocol = replace(FULL if full else SHORT, launches=launches, max_launches=launches, seed=seed)
-        title = f"tune {self.record.name}{', the last comparison' if full else ''}"
-        progress = _Titled(self.progress, title)
+        protocol = replace(SHORT, launches=launches, max_launches=launches, seed=seed)
+        if seconds is not None:
+            more = launches - FIRST
+            protocol = replace(FULL, launches=FIRST, more=more, max_launches=launches, limit_s=seconds, seed=seed)
+        last = "" if seconds is None else ", the last comparison"
+        progress = replace(self.progress, title=f"tune {self.record.name}{last}")
         every = list(subjects.values())
-        measured = measure(every, protocol, self.ground.open_worker, progress, self.ground.subjects.judge)
-        if full:
+        measured = measure(
+            every, protocol, self.ground.open_worker, progress, self.ground.subjects.judge,
+            None if seconds is None else _never,
+        )  # fmt: skip
+        if seconds is not None:
             self.rows += summary.rows(every, measured)
         plain = subjects.get(self.space.plain)
         if plain is not None and (lost := measured.reason(plain.name, self.space.plain.batch)) is not None:
@@ -92,18 +111,44 @@ class Rating:
         return one.median_ns
 
 
+def _never(_: Measured) -> bool:
+    """The last comparison has as many launches as there is time for, whatever they say."""
+    return False
+
+
 @dataclass(frozen=True)
-class _Titled:
-    """Progress of a measurement under the name of the search that it is a part of."""
+class Spending:
+    """Progress of a search as one stage, whose steps are the seconds it may take.
+
+    Attributes:
+        began, seconds: of all of it, by `time.monotonic`.
+        title: of the measurement that goes on.
+    """
 
     progress: Progress
-    title: str
+    began: float
+    seconds: float
+    title: str = "tune"
 
-    def stage(self, title: str, total: int) -> None:  # noqa: ARG002 - the measurement's own title
-        self.progress.stage(self.title, total)
+    def begin(self) -> None:
+        """Tell how long it may take."""
+        self.progress.stage("tune, seconds", self._whole)
+
+    def stage(self, title: str, total: int) -> None:
+        """Nothing: how many rounds there will be is not known."""
 
     def step(self, text: str) -> None:
-        self.progress.step(text)
+        """One launch of one candidate: how much of the time is over, never more than all of it."""
+        done = min(self._whole, int(time.monotonic() - self.began))
+        self.progress.reach(done)
+        self.progress.note(f"{self.title}, {done} of {self._whole} s: {text}")
+
+    def reach(self, done: int) -> None:
+        """Nothing: the clock decides."""
 
     def note(self, text: str) -> None:
-        self.progress.note(text)
+        """Nothing: what a measurement says of its launches is no news here."""
+
+    @property
+    def _whole(self) -> int:
+        return math.ceil(self.seconds)

@@ -17,6 +17,7 @@ from deploykit.benchmark import summary
 from deploykit.benchmark.measure import measure
 from deploykit.benchmark.plan import Subject
 from deploykit.benchmark.series import Measured
+from deploykit.bundle import Manifest
 from deploykit.environment import fingerprint
 from deploykit.errors import RefusedError, UsageError, from_os_error
 from deploykit.measurements import GATE_EXITS, BenchReport, BenchRow, GateMetric, GateReport
@@ -29,6 +30,15 @@ MACHINE = ("cpu", "cpu_flags", "cores", "machine", "memory_bytes", "hypervisor",
 
 AROUND = ("python", "kernel", "libc", "governor", "transparent_hugepages", "variables")
 """What of a fingerprint may differ, and is listed then; so are the packages."""
+
+
+def identity(manifest: Manifest) -> dict[str, Any]:
+    """Which model was measured, for `protocol`: its signature without the names of symbolic dims, and its digest."""
+    signature = manifest.signature
+    return {
+        side: [[spec.name, spec.dtype, [dim if isinstance(dim, int) else None for dim in spec.shape]] for spec in specs]
+        for side, specs in (("inputs", signature.inputs), ("outputs", signature.outputs))
+    } | {"digest": manifest.source.digest}
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,7 @@ class Stored:
 
         Raises:
             RefusedError: MALFORMED, or OTHER_MACHINE.
-            UsageError: there is no such file.
+            UsageError: there is no such file, or NOTHING_TO_MEASURE: it holds no table.
         """
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
@@ -57,12 +67,30 @@ class Stored:
         if report.schema != SCHEMA:
             hint = "use the deploykit that wrote it"
             raise RefusedError(path.name, f"schema {report.schema} is unknown", hint, "UNKNOWN_SCHEMA")
+        if all(row.median_ns is None for row in report.variants):
+            message, hint = "it holds no table to compare with", "give the reports/bench.json of a plain bench"
+            raise UsageError(path.name, message, hint, "NOTHING_TO_MEASURE")
         now = fingerprint()
         other = [name for name in MACHINE if report.environment.get(name) != now[name]]
         if other:
             hint = "measure both here: give the other bundle's folder instead"
             raise RefusedError(path.name, f"measured on another machine ({', '.join(other)})", hint, "OTHER_MACHINE")
         return cls(path.name, report, tuple(_differing(report.environment, now)))
+
+    def check(self, manifest: Manifest) -> tuple[str, ...]:
+        """What has to be known about the model that was measured then; empty where it is this one.
+
+        Raises:
+            UsageError: NOT_COMPARABLE, its signature is another.
+        """
+        then, now = self.report.protocol.get("model"), identity(manifest)
+        if not isinstance(then, dict):
+            return ("the report does not tell which model it measured",)
+        other = [side for side in ("inputs", "outputs") if then.get(side) != now[side]]
+        if other:
+            message = f"it measured another model: the {' and '.join(other)} differ"
+            raise UsageError(self.name, message, "give a report of this model", "NOT_COMPARABLE")
+        return () if then.get("digest") == now["digest"] else ("the model had other weights then",)
 
     def row(self, name: str, batch: int) -> BenchRow | None:
         """What was measured then, None where nothing was."""
@@ -74,7 +102,8 @@ def _differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """`torch 2.14.0 → 2.15.0`, for packages and what else is around."""
     changed = [name for name in AROUND if before.get(name) != now[name]]
     lines = [f"{name} {_text(before.get(name))} → {_text(now[name])}" for name in changed]
-    packages: dict[str, Any] = before.get("packages") or {}
+    there = before.get("packages")
+    packages: dict[str, Any] = there if isinstance(there, dict) else {}
     for name, version in now["packages"].items():
         if packages.get(name) != version:
             lines.append(f"{name} {_text(packages.get(name))} → {_text(version)}")
@@ -100,28 +129,31 @@ def informational(
         if any(stored.row(record.name, batch) for batch in batches)
     ]
     if not records:
-        message, hint = "no variant in it passes verify here", "deploykit verify says what passes"
+        message, hint = "no variant that it measured passes verify here", "deploykit verify says what passes"
         raise UsageError(stored.name, message, hint, "NOTHING_TO_MEASURE")
     subjects = [field.subjects.subject(record) for record in records]
     measured = measure(subjects, field.request.protocol, field.open_worker, progress, field.subjects.judge)
     rows = summary.rows(subjects, measured)
     pairs = [(row, then) for row in rows if (then := stored.row(row.name, row.batch)) is not None]
-    return subjects, measured, tuple(_beside(row, then, stored) for row, then in pairs)
+    about = stored.check(field.bundle.manifest)
+    return subjects, measured, tuple(_beside(row, then, stored, about) for row, then in pairs)
 
 
-def _beside(now: BenchRow, then: BenchRow, stored: Stored) -> GateReport:
+def _beside(now: BenchRow, then: BenchRow, stored: Stored, about: tuple[str, ...]) -> GateReport:
     base = f"{stored.name}/{then.name}"
     if now.median_ns is None or then.median_ns is None:
         return _report(base, now, "invalid", now.reason)
     if (now.provider, now.threads) != (then.provider, then.threads):
         found = f"{then.provider} with {then.threads} threads then, {now.provider} with {now.threads} now"
         return _report(base, now, "invalid", found)
+    if then.settings and now.settings != then.settings:  # empty: a report from before this was recorded
+        return _report(base, now, "invalid", f"opened with {then.settings} then, with {now.settings} now")
     ratio = now.median_ns / then.median_ns
     changed = f"{100 * (ratio - 1):+.1f} %"
     metric = GateMetric(
         "median", "inconclusive", f"{changed}: unpaired", ratio, base=then.median_ns, candidate=now.median_ns
     )
-    said = (f"differs from then: {', '.join(stored.differs)}",) if stored.differs else ()
+    said = (*about, *([f"differs from then: {', '.join(stored.differs)}"] if stored.differs else []))
     reason = f"median {changed}: unpaired, informational; give the other bundle to have a verdict"
     return _report(base, now, "inconclusive", reason, metric, said)
 

@@ -17,7 +17,7 @@ from deploykit.isolation import Limits, Pool
 from deploykit.measurements import BenchReport, BenchRow
 from deploykit.pipeline.judging import Gate
 from deploykit.pipeline.measuring import BenchRequest, Field, prepared
-from deploykit.pipeline.rating import FULL, Rating
+from deploykit.pipeline.rating import FULL, Rating, Spending
 from deploykit.pipeline.subjects import INPUT_SETS
 from deploykit.pipeline.trial import Trial
 from deploykit.progress import Progress, Silent
@@ -25,8 +25,8 @@ from deploykit.publish import amending
 from deploykit.recommend.choose import Wish
 from deploykit.results import VerifyReport, to_json
 from deploykit.session import CPU
-from deploykit.tune_results import Tried, Tuned
-from deploykit.tuned import GOALS, Goal, TunedRecord
+from deploykit.tune_results import GOALS, Goal, Tried, Tuned
+from deploykit.tuned import TunedRecord
 
 SECONDS = 180.0
 """Wall time for all variants together, unless another is asked for; verify comes before."""
@@ -58,8 +58,10 @@ def tune(request: BenchRequest, progress: Progress, verified: VerifyReport | Non
         if not records:
             message, hint = "no variant passed verify: nothing to tune", "deploykit verify says why"
             raise UsageError(ground.bundle.path.name, message, hint, "NOTHING_TO_MEASURE")
-        tuning = Tuning(ground, progress, request.tune or "latency", fingerprint())
-        ends = time.monotonic() + (SECONDS if request.seconds is None else request.seconds)
+        spending = Spending(progress, time.monotonic(), SECONDS if request.seconds is None else request.seconds)
+        spending.begin()
+        tuning = Tuning(ground, spending, request.tune or "latency", fingerprint())
+        ends = spending.began + spending.seconds
         for index, record in enumerate(records):
             tuning.variant(record, (ends - time.monotonic()) / (len(records) - index))
         report = tuning.report()
@@ -91,6 +93,8 @@ def check(request: BenchRequest) -> None:
             )
     if request.tune not in GOALS:
         raise UsageError(f"tune {request.tune}", "no goal", f"one of {', '.join(GOALS)}", "UNKNOWN_GOAL")
+    if len(request.batches) > 1:
+        raise UsageError("--batch", "a search starts at one batch size", "give one number", "NOT_WITH_TUNE")
     if request.seconds is not None and not 0 < request.seconds < float("inf"):
         raise UsageError(f"--seconds {request.seconds}", "no positive time", "for example --seconds 180", "BAD_SECONDS")
 
@@ -100,7 +104,7 @@ class Tuning:
     """What was found so far, variant after variant."""
 
     ground: Field
-    progress: Progress
+    progress: Spending
     goal: Goal
     environment: dict[str, Any]
     tuned: list[Tuned] = field(default_factory=list)
@@ -126,7 +130,7 @@ class Tuning:
     def report(self) -> BenchReport:
         """Everything in one document; the rows are those of the last comparisons."""
         plain = self.ground.request.settings
-        said = {"goal": self.goal, "threads": plain.threads, "scope": "host_to_host"}
+        said = {"goal": self.goal, "threads": plain.threads, "scope": "host_to_host", "left_out": self.ground.left_out}
         return BenchReport(
             self.ground.bundle.manifest.name,
             self.environment,

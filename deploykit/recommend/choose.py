@@ -19,6 +19,9 @@ from deploykit.recommend.traits import Traits, simplicity, variant_of
 from deploykit.results import VariantReport
 from deploykit.units import times
 
+NOTHING = "no variant passed verify and could be measured"
+"""Why nothing is recommended; base lines are no artifacts and never are."""
+
 
 @dataclass(frozen=True)
 class Wish:
@@ -84,12 +87,11 @@ def choose(known: Candidates, compare: Compare, wish: Wish | None = None) -> Rec
     rejected += [Choice(name, missed(broken[name])) for name in passed if name not in left]
     bases = [name for name in BASE_LINES if name in table and table[name].median_ns is not None]
     base = table[bases[0]] if bases else None
-    if left or wish.constraints:
-        said = GOALS["latency"].said
-        rejected += [Choice(name, f"{said(table[name])}: the base line, not an artifact") for name in bases]
+    said = GOALS["latency"].said
+    rejected += [Choice(name, f"{said(table[name])}: the base line, not an artifact") for name in bases]
     rejected.sort(key=lambda choice: choice.variant)
     if not left:
-        return _nothing(wish, broken, base, rejected)
+        return _nothing(wish, broken, rejected)
     ranking = tuple(_Ranking(known, compare, wish.goal, left, None if base is None else base.name).choices())
     best, dominated = pareto.front(
         {choice.variant: left[choice.variant] for choice in ranking}, compare, known.traits, known.verified
@@ -133,26 +135,20 @@ def _rejection(row: BenchRow | None, report: VariantReport | None) -> str | None
     return None
 
 
-def _nothing(
-    wish: Wish, broken: Mapping[str, list[Finding]], base: BenchRow | None, rejected: list[Choice]
-) -> Recommendation:
-    """Nothing can be shipped: say what comes closest to the constraints, or what is left without any."""
+def _nothing(wish: Wish, broken: Mapping[str, list[Finding]], rejected: list[Choice]) -> Recommendation:
+    """Nothing can be shipped: say what comes closest to the constraints, where there are any."""
     words = wish.constraints.words
     if words:
         asked = " and ".join(words)
         reason = f"nothing was shown to satisfy {asked}; {_closest(broken)}"
         return Recommendation(None, reason, (), tuple(rejected), wish.goal, words, satisfied=False)
-    if base is None:
-        reason = "no variant passed verify and could be measured"
-        return Recommendation(None, reason, (), tuple(rejected), wish.goal)
-    why = f"no variant qualifies, what is left is the base line: {GOALS['latency'].said(base)}"
-    return Recommendation(base.name, why, (Choice(base.name, why),), tuple(rejected), wish.goal)
+    return Recommendation(None, NOTHING, (), tuple(rejected), wish.goal)
 
 
 def _closest(broken: Mapping[str, list[Finding]]) -> str:
     """`closest is onnx: misses peak memory ≤ 50.0 MB: 63.6 MB, off by 1.27×`: least unknown, then least excess."""
     if not broken:
-        return "no variant passed verify and could be measured"
+        return NOTHING
 
     def far(name: str) -> tuple[int, float, str]:
         excesses = [one.excess for one in broken[name] if not one.holds]

@@ -6,13 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from deploykit.measurements import Comparison
+from deploykit.measurements import MATTERS, Comparison
 from deploykit.recommend.traits import Traits
 from deploykit.results import VariantReport
 from deploykit.session import CPU
-
-MATTERS = 0.02
-"""An estimate further from 1 than this, inside an interval that holds 1, may be a difference that was not seen."""
 
 _PRODUCTS = {
     ("int", "x86_64"): ({"avx512_vnni", "avx_vnni", "amx_int8"}, "no instructions for 8-bit products (no VNNI)"),
@@ -41,6 +38,7 @@ class Facts:
 def why(traits: Traits, found: Comparison, report: VariantReport | None, facts: Facts) -> list[str]:
     """Facts that bear on a variant of reduced precision that is not faster than its origin; none may be known."""
     said = [text for text in (_coverage(report), _instructions(traits, facts)) if text]
+    # further from 1 than what matters, in an interval that holds 1: perhaps a difference that was not seen
     unsure = found.verdict == "indistinguishable" and found.ci is not None and abs((found.ratio or 1) - 1) >= MATTERS
     if unsure and facts.quick:
         said.append("three launches may be too few to see it: leave --quick out")

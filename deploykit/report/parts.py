@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from deploykit.measurements import BenchReport
-from deploykit.report import profiles, rows, scenarios, speed_gate, tuned
+from deploykit.report import conditions, profiles, rows, scenarios, speed_gate, tuned
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ def title(report: BenchReport) -> str:
         return scenarios.head(report)
     if report.tuned:
         return tuned.render(report).partition("\n")[0]
+    if report.gates:
+        return f"what the speed gate of {report.bundle} measured, host to host"
     quick = " (quick: indicative, no gate)" if report.protocol.get("quick") else ""
     return f"latency of {report.bundle}, host to host{quick}"
 
@@ -32,13 +34,13 @@ def main(report: BenchReport) -> Part:
     """What was asked for: latencies, a sweep, a load, or settings."""
     if report.sweeps or report.loads:
         head, body = scenarios.table(report)
-        return Part(title(report), head, tuple(body), tuple(scenarios.notes(report)))
+        return Part(title(report), head, tuple(body), (*scenarios.notes(report), *conditions.lines(report)))
     if report.tuned:
         _, *lines = tuned.render(report).split("\n")
         return Part(title(report), lines=tuple(line.strip() for line in lines))
     notes = (
         *rows.bench_notes(report),
-        *tuned.notes(report),
+        *conditions.lines(report),
         *speed_gate.sampling_lines(report),
         *profiles.device_lines(report),
     )

@@ -30,7 +30,7 @@ def profile_rows(report: BenchReport) -> list[tuple[str, ...]]:
                     escape(_short(one.op_type, TYPE)),
                     one.provider.removesuffix(_SUFFIX),
                     f"{one.calls / profile.calls:.3g}×",
-                    duration(one.total_us * 1e3 / profile.calls),
+                    duration(one.median_us * 1e3),
                     f"{one.share:.0%}",
                 )
             )
@@ -46,7 +46,10 @@ def _short(text: str, longest: int) -> str:
 
 def head() -> str:
     """The line above the table."""
-    return "where the time goes, by the engines' own profilers (they cost time: compare nothing with the table above)"
+    return (
+        "where the time goes, medians over calls by the engines' own profilers "
+        "(they cost time: compare nothing with the table above)"
+    )
 
 
 def notes(report: BenchReport) -> list[str]:
@@ -55,12 +58,12 @@ def notes(report: BenchReport) -> list[str]:
 
 
 def _note(profile: Profile) -> str:
-    if profile.reason or profile.wall_us is None or profile.covered is None:
+    if profile.reason or profile.call_us is None or profile.covered is None:
         return escape(f"{profile.name}: no profile: {profile.reason}")
-    a_call = duration(profile.wall_us * 1e3 / profile.calls)
+    a_call = duration(profile.call_us * 1e3)
     covered = f"{profile.operator_count} operators are {profile.covered:.0%} of {a_call} a call with the profiler on"
     trace = f"; {profile.trace} opens in ui.perfetto.dev" if profile.trace else ""
-    return escape(f"{profile.name}: {covered}, {profile.calls} calls{trace}")
+    return escape(f"{profile.name}: {covered}, medians of {profile.calls} calls{trace}")
 
 
 def compile_lines(report: BenchReport) -> list[str]:

@@ -181,7 +181,16 @@ def bench_notes(report: BenchReport) -> list[str]:
     lines = [f"interval of the median: {level:.0%} confidence, over {launches} launches" for level, launches in spans]
     if (eager := report.protocol.get("eager", "measured")) != "measured":
         lines.append(f"eager {escape(str(eager))}")
+    lines += _fork_lines(report)
     return lines + [f"{escape(text)} ({', '.join(dict.fromkeys(names))})" for text, names in notes.items()]
+
+
+def _fork_lines(report: BenchReport) -> list[str]:
+    """That launches were not independent, where they were not."""
+    line = "workers are forks of one process that had imported the engine: launches are alike in memory layout"
+    lines = [line] if report.protocol.get("forked") else []
+    fresh = (f"{name} in fresh processes: {why}" for name, why in report.protocol.get("not_forked", {}).items())
+    return [*lines, *map(escape, fresh)]
 
 
 def asked(choice: Recommendation) -> str:

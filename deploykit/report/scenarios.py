@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from deploykit.errors import escape
 from deploykit.measurements import BenchReport, Load, Sweep
-from deploykit.units import duration, span_of
+from deploykit.units import duration, per_second, span_of
 
 SWEEP_HEAD = ("variant", "batch", "samples per second [interval]", "a call", "gain", "launches", "")
 LOAD_HEAD = (
@@ -52,7 +52,7 @@ def _load_row(load: Load) -> tuple[str, ...]:
     found = {one.percentile: one.ns for one in load.latency}
     return (
         load.name,
-        "-" if load.rate_per_s is None else f"{load.rate_per_s:,.4g}",
+        "-" if load.rate_per_s is None else per_second(load.rate_per_s),
         "-" if load.utilization is None else f"{load.utilization:.0%}",
         *(duration(found.get(name)) for name in ("p50", "p90", "p99", "p99.9")),
         duration(load.mean_wait_ns),
@@ -108,10 +108,13 @@ def _verdict(load: Load) -> str:
     held = f" {load.slo}{assumed}" if load.slo else ""
     why = f"; {load.reason}" if load.reason else ""
     asked = next((one for one in load.latency if load.slo and load.slo.startswith(f"{one.percentile} ")), None)
-    span = f", {asked.percentile} interval [{span_of(*asked.ci_ns)}]" if asked and asked.ci_ns else ""
-    bound = f", at most {load.closed_loop_per_s:,.4g} one after another" if load.closed_loop_per_s else ""
+    span = ""
+    if asked and asked.ci_ns:
+        sure = f" at {asked.ci_level:.0%} confidence" if asked.ci_level else ""
+        span = f", {asked.percentile} interval [{span_of(*asked.ci_ns)}]{sure}"
+    bound = f", at most {per_second(load.closed_loop_per_s)} one after another" if load.closed_loop_per_s else ""
     if load.searched and load.rate_per_s is not None:
-        return f"capacity {load.rate_per_s:,.4g} requests per second with{held}{span}{bound}{why}"
+        return f"capacity {per_second(load.rate_per_s)} requests per second with{held}{span}{bound}{why}"
     if load.searched:
         return f"no capacity found with{held}{bound}{why}"
     return f"{load.verdict}{held}{span}{bound}{why}"

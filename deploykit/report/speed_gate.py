@@ -50,9 +50,10 @@ def _percent(ratio: float) -> str:
 def _rules(gate: GateReport) -> list[str]:
     if gate.worse is None or gate.fine is None:  # a stored result: no rule was applied
         return []
+    floor = f"; a time fails only beyond {duration(gate.floor_ns)} more, and passes below it" if gate.floor_ns else ""
     return [
         f"FAIL: more than +{100 * gate.worse:.3g} % at 99 % confidence (left limit); "
-        f"PASS: less than +{100 * gate.fine:.3g} % at 95 % (right limit)"
+        f"PASS: less than +{100 * gate.fine:.3g} % at 95 % (right limit){floor}"
     ]
 
 

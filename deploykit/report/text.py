@@ -10,7 +10,7 @@ from rich.table import Table
 
 from deploykit.errors import escape
 from deploykit.measurements import BenchReport, Recommendation
-from deploykit.report import baseline, profiles, proof, rows, scenarios, speed_gate, tuned
+from deploykit.report import baseline, conditions, parts, profiles, proof, rows, scenarios, speed_gate, tuned
 from deploykit.results import VerifyReport
 
 WIDTH = 150
@@ -38,10 +38,9 @@ def render_bench(report: BenchReport) -> str:
         return _render_scenario(report)
     if report.tuned:
         return tuned.render(report)
-    quick = " (quick: indicative, no gate)" if report.protocol.get("quick") else ""
-    lines = [escape(f"latency of {report.bundle}, host to host{quick}")]
+    lines = [escape(parts.title(report))]
     lines.append(_table(rows.BENCH_HEAD, rows.bench_rows(report), right=tuple(range(1, 10))))
-    lines += [escape(line) for line in (*rows.bench_notes(report), *tuned.notes(report))]
+    lines += [escape(line) for line in (*rows.bench_notes(report), *conditions.lines(report))]
     lines += [escape(line) for line in speed_gate.sampling_lines(report)]
     lines += [*profiles.compile_lines(report), *profiles.device_lines(report)]
     if report.profiles:
@@ -59,7 +58,8 @@ def _render_scenario(report: BenchReport) -> str:
     """The table of a batch sweep or of a load, then what needs a sentence."""
     head, body = scenarios.table(report)
     table = _table(head, body, right=tuple(range(1, len(head) - 1)))
-    return "\n".join([escape(scenarios.head(report)), table, *scenarios.notes(report)])
+    said = [escape(line) for line in conditions.lines(report)]
+    return "\n".join([escape(scenarios.head(report)), table, *scenarios.notes(report), *said])
 
 
 def render_recommendation(choice: Recommendation) -> str:

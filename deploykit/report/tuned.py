@@ -30,6 +30,7 @@ def render(report: BenchReport) -> str:
             for tried in one.tried
             if ":" in tried.verdict
         ]
+    lines += [f"  left out: {name}: {why}" for name, why in report.protocol.get("left_out", {}).items()]
     measured = [row for row in report.variants if row.median_ns is not None]
     if measured:
         lines.append("the last comparisons, in launches of their own:")

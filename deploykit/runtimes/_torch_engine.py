@@ -21,6 +21,7 @@ class TorchEngine(ABC):
 
     stack: ClassVar[str] = "torch"
     runs_code: ClassVar[bool] = True
+    imports: ClassVar[tuple[str, ...]] = ("deploykit.runtimes._torch",)
     builds: ClassVar[bool] = False
     """The first call of every shape compiles something."""
 

@@ -55,3 +55,15 @@ class ProfilingRuntime(RuntimePlugin, Protocol):
         Raises:
             WorkError: as `open`.
         """
+
+
+class ForkedRuntime(RuntimePlugin, Protocol):
+    """An engine whose import can be made once for several processes; not every one has to.
+
+    Attributes:
+        imports: modules that `open` imports; one that this version of the engine lacks is left to `open`. Importing
+            them opens nothing. Engines with the same list share a process, and a list holds nothing that one of them
+            would not import by itself.
+    """
+
+    imports: ClassVar[tuple[str, ...]]

@@ -54,6 +54,7 @@ class Runtime:
 
     stack: ClassVar[str] = "onnxruntime"
     runs_code: ClassVar[bool] = False
+    imports: ClassVar[tuple[str, ...]] = ("onnxruntime",)
 
     def unavailable(self) -> str | None:
         """Why this engine cannot be used here; None when it can."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from deploykit.runtimes._torch_engine import TorchEngine
 
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Runtime(TorchEngine):
     """`torch.export.load` and its `.module()`, uncompiled: the exported graph as it is."""
+
+    imports: ClassVar[tuple[str, ...]] = (
+        *TorchEngine.imports,
+        "torch.export.pt2_archive._package",
+        "torch.export._trace",
+        "torch.export._unlift",
+    )
 
     def load(self, artifact: Path, device: torch.device) -> Callable[..., Any]:
         """The program's module, moved to `device`."""

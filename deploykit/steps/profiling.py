@@ -90,7 +90,8 @@ def profile(
         limit_ns: after this time no call is added to those; there are `MOST_CALLS` at most.
 
     Returns:
-        `provider` read back, `calls`, `wall_us` of all of them, `total_us` of all operators, `operators` (fields of
+        `provider` read back, `calls`, `wall_us` of all of them and the median
+        `call_us`, `total_us` of all operators and the sum of their medians `median_us`, `operators` (fields of
         OperatorTime, `TOP` of them), `operator_count`, `nodes`.
 
     Raises:
@@ -118,7 +119,9 @@ def profile(
         "provider": calls.session.provider,
         "calls": len(calls.walls_ns),
         "wall_us": sum(calls.walls_ns) / 1e3,
+        "call_us": median(calls.walls_ns) / 1e3,
         "total_us": found.total_us,
+        "median_us": found.median_us,
         "operators": [asdict(one) for one in found.times[:TOP]],
         "operator_count": len(found.times),
         "nodes": found.nodes,

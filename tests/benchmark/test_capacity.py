@@ -172,3 +172,19 @@ def test_a_crash_is_an_error_of_the_subject(tmp_path):
     with pytest.raises(WorkError):
         hunt(machine, tmp_path).run()
     assert not [one for one in machine.workers if one.alive]
+
+
+def test_a_walk_that_used_its_steps_does_not_blame_the_time(tmp_path):
+    """The scout was unlucky: fresh launches are ten times as fast, and sixteen steps of 3 % do not reach their knee."""
+    scouts = {}
+
+    def service(name, random, batch):
+        return MS if scouts.setdefault(id(random), len(scouts)) == 0 else MS // 10
+
+    found = hunt(Machine(service), tmp_path, Objective("p99", 10e6), until=1e9).run()
+    assert sum(one.phase == "confirm" for one in found.probes) == capacity.STEPS
+    assert found.verdict == "met"
+    assert found.reason == "at least: all of the 16 rates that the confirming launches tried met it"
+    late = hunt(Machine(service), tmp_path, Objective("p99", 10e6), until=50.0)
+    scouts.clear()
+    assert late.run().reason == "at least: the time was up before the search was through"

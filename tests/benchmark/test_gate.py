@@ -81,6 +81,55 @@ def test_changes_under_the_floor_never_fail():
     assert judged(measured(1.7 + SCATTER, call_ns=8_000)).verdict == "fail"  # 5.6 µs
     unsure = judged(measured(np.linspace(1.1, 1.9, 10), call_ns=9_000))  # 4.5 µs, perhaps more
     assert unsure.verdict == "inconclusive"
+    assert unsure.floor_ns == 5_000.0
+
+
+@pytest.mark.parametrize("call_ns", [12_500, 150_000])
+def test_a_change_of_just_the_floor_fails_as_seldom_as_promised(call_ns):
+    """The true change is 5 µs, surely above +2 %: by the estimate alone about half of them failed."""
+    random = np.random.default_rng(5)
+    true = 5_000 / call_ns
+    verdicts = [judged(measured(1 + true + random.normal(0, 0.005, 10), call_ns=call_ns)).verdict for _ in range(300)]
+    assert verdicts.count("fail") / 300 <= 0.01 + 0.017  # three standard errors
+    assert verdicts.count("pass") / 300 <= (0.05 + 0.038 if call_ns < 100_000 else 1.0)
+    surely = [judged(measured(1 + 1.5 * true + random.normal(0, 0.005, 10), call_ns=call_ns)) for _ in range(50)]
+    assert {report.verdict for report in surely} == {"fail"}
+    assert surely[0].reason.split(": ")[1].startswith("more than 5 µs")
+    assert all((one.metrics[0].p <= 0.01) for one in surely)
+
+
+def test_a_floor_above_the_margins_is_said_up_front():
+    (said,) = judged(measured(1.057 + SCATTER, call_ns=12_500)).said
+    assert said == "5 µs is 40 % of this call, and no smaller change fails: --margin 2%,5%,0us judges it"
+    assert judged(measured(1.057 + SCATTER, call_ns=12_500), replace(RULES, floor_ns=0.0)).said == ()
+    assert judged(measured(1.0 + SCATTER, call_ns=260_000)).said == ()
+
+
+def with_stalls(found, share):
+    """Every candidate's block has one long call: the mean moves, the median does not."""
+
+    def stalled(one):
+        if one.subject != "new":
+            return one
+        blocks = []
+        for block in one.blocks:
+            ns = block.ns.copy()
+            ns[0] += int(share * ns.sum())
+            blocks.append(replace(block, ns=ns))
+        return replace(one, blocks=tuple(blocks))
+
+    return replace(found, series=tuple(stalled(one) for one in found.series))
+
+
+def test_a_mean_that_parts_from_the_median_is_told():
+    half = with_stalls(measured(1.0 + SCATTER), 0.96)
+    report = judged(half)
+    (said,) = report.said
+    assert report.verdict == "pass"
+    assert said.startswith("the mean time of a call changed by +96.0 % (1 ms → 1.96 ms), its median by ")
+    assert judged(half, gate.Rules(("median", "throughput"))).said == ()
+    assert judged(half, gate.Rules(("memory",))).said == ()
+    assert judged(with_stalls(measured(1.0 + SCATTER), 0.04)).said == ()
 
 
 def test_the_floor_is_one_of_times():
@@ -98,7 +147,9 @@ def test_margins_are_the_callers_and_loosening_is_said():
         "loosened: fails above +5 % instead of +2 %, passes below +10 % instead of +5 %, "
         "ignores changes under 7 µs instead of 5 µs",
     )
-    assert judged(found, replace(RULES, worse=0.0, fine=0.01)).said == ()
+    strict = judged(found, replace(RULES, worse=0.0, fine=0.01))
+    assert strict.said == ("5 µs is 0.5 % of this call, and no smaller change fails: --margin 0%,1%,0us judges it",)
+    assert judged(found, replace(RULES, worse=0.0, fine=0.01, floor_ns=0.0)).said == ()
 
 
 def test_every_metric_counts():

@@ -33,7 +33,7 @@ class Machine:
     def __post_init__(self):
         self.rng = np.random.default_rng(self.seed)
 
-    def open_worker(self):
+    def open_worker(self, _subject):
         return Process(self)
 
 

@@ -27,7 +27,7 @@ class Stage:
     workers: list = field(default_factory=list)
     log: list = field(default_factory=list)
 
-    def open_worker(self):
+    def open_worker(self, _subject):
         assert not [worker for worker in self.workers if worker.running], "another worker is not frozen"
         self.workers.append(FakeWorker(self))
         return self.workers[-1]
@@ -291,7 +291,7 @@ def test_real_workers(toy):
         subjects.append(Subject(name, "toy", toy / name, settings, ("x",), ("y",), feeds, 3, toy / "case"))
     workers = []
 
-    def open_worker():
+    def open_worker(_subject):
         workers.append(Worker(environment={"PYTHONPATH": str(toy / "site")}))
         return workers[-1]
 

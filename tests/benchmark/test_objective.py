@@ -15,6 +15,8 @@ from deploykit.errors import UsageError
         ("p90=800µs", "p90", 8e5),
         ("p99.9=0.2s", "p99.9", 2e8),
         ("p99= .5 ms ", "p99", 5e5),
+        ("p99=5000ns", "p99", 5e3),
+        ("p99=5.ms", "p99", 5e6),
     ],
 )
 def test_objectives(text, percentile, limit_ns):

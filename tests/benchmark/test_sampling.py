@@ -42,7 +42,7 @@ class World:
     def senses(self):
         return Senses(lambda: self.now, lambda: Counters(self.steal, 2, 0, 0), lambda n: Surroundings(n, 1.5, 12.0))
 
-    def open_worker(self):
+    def open_worker(self, _subject):
         return Worker(self)
 
 

@@ -59,10 +59,11 @@ def test_every_subject_at_the_same_rate(objective, verdicts, tmp_path):
     assert found[1].mean_wait_ns == pytest.approx(found[1].md1_wait_ns, rel=0.15)
     assert found[2].md1_wait_ns is None
     assert found[2].mean_wait_ns is None
-    assert {one.launches for one in found} == {5}
-    assert run.progress.total == len(run.progress.steps) == 15
+    assert {one.launches for one in found} == {7}
+    assert {latency.ci_level for latency in found[0].latency[:3]} == {0.95}
+    assert run.progress.total == len(run.progress.steps) == 21
     assert not [one for one in machine.workers if one.alive]
-    assert {seed for _, _, _, seed, _ in machine.served} == {(3, launch) for launch in range(5)}
+    assert {seed for _, _, _, seed, _ in machine.served} == {(3, launch) for launch in range(7)}
 
 
 def test_launches_are_in_balanced_order(tmp_path):
@@ -103,7 +104,7 @@ def test_a_worker_that_dies_is_one_subjects_loss(tmp_path):
     assert [one.verdict for one in found] == ["measured", "not_measured"]
     assert found[1].reason == "WORKER_CRASHED: it is gone"
     assert [(one.subject, one.launch, one.exit_code) for one in run.missing] == [("b", 2, 4)]
-    assert run.progress.total == len(run.progress.steps) == 10
+    assert run.progress.total == len(run.progress.steps) == 14
     assert sum(one.name == "b" for one in machine.workers) == 3
 
 
@@ -171,3 +172,18 @@ def test_full_queues_are_overload_when_at_least_half_say_so(full, overloaded):
 def test_calls_that_fill_the_time_are_overload_before_the_queue_shows_it():
     assert load.overloaded(1000.0, [serving(2000, MS, gap_ns=MS)])
     assert not load.overloaded(900.0, [serving(2000, MS, gap_ns=MS)])
+
+
+def test_three_launches_say_what_they_are_not_sure_of():
+    """Every request takes 1 ms in each of three launches: within 1.5 ms, but that is not far for 75 %."""
+    launches = [serving(2000, MS)] * 3
+
+    def verdict(limit_ms):
+        found = load.load_of(Facts("a", "x", 1, 1), 100.0, Objective("p99", limit_ms * MS), launches)
+        return found.verdict, found.reason
+
+    assert verdict(2.0) == ("met", "")
+    assert verdict(0.4) == ("missed", "")
+    found, why = verdict(1.5)
+    assert found == "inconclusive"
+    assert why.startswith("the interval of p99 has 75% confidence only")

@@ -204,3 +204,10 @@ def test_half_width_is_relative():
     assert stats.half_width(stats.Interval(3.0, 2.94, 3.06, 0.95)) == pytest.approx(0.0202, abs=2e-4)
     assert stats.half_width(stats.Interval(1.0, 0.0, math.inf, 0.0)) == math.inf
     assert stats.half_width(stats.Interval(1.0, 1.0, 1.0, 0.75)) == math.inf  # three launches know nothing
+
+
+def test_the_limit_of_a_call_counts_calls_and_not_readings():
+    slow, fast = np.full(50, 900), np.full(950, 10)
+    assert stats.call_limit([slow, fast], [1, 1], 0.9) == 10
+    assert stats.call_limit([slow, fast], [100, 1], 0.9) == 900  # 5,000 of 5,950 calls were in the slow readings
+    assert stats.call_limit([slow], [7], 0.9) is None

@@ -1,10 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from deploykit.benchmark import summary
-from deploykit.benchmark.plan import Subject
+from deploykit.benchmark.plan import Protocol, Subject
 from deploykit.benchmark.series import Block, Measured, Missing, Series
 from deploykit.results import from_data, to_data
 from deploykit.session import CPU, SessionSettings
@@ -113,3 +114,49 @@ def test_one_launch_compares_without_limits():
         None,
         "indistinguishable",
     )
+
+
+def test_what_decides_is_every_ratio_that_is_known_to_count_before():
+    origins = {"onnx": "", "onnx-fp16": "onnx", "onnx-int8": "onnx", "gone-fp16": "gone"}
+    subjects = [subject(name) for name in ("eager", "onnx", "onnx-fp16", "onnx-int8", "gone-fp16")]
+    subjects.append(subject("torchscript", (8,)))
+    assert summary.deciding(subjects, 1, origins) == [
+        ("eager", "onnx", 1), ("eager", "onnx-fp16", 1), ("eager", "onnx-int8", 1), ("eager", "gone-fp16", 1),
+        ("onnx", "onnx-fp16", 1), ("onnx", "onnx-int8", 1),
+    ]  # fmt: skip
+    assert summary.deciding(subjects[1:3], 1, origins) == [("onnx", "onnx-fp16", 1)]  # once, with no eager
+
+
+def test_a_variant_under_settings_is_held_against_its_origin_under_the_same():
+    def graph(variant):
+        return replace(subject(f"{variant}@device_graph=on"), variant=variant)
+
+    subjects = [subject("onnx"), graph("onnx"), graph("onnx-fp16")]
+    wanted = summary.deciding(subjects, 1, {"onnx-fp16": "onnx"})
+    assert ("onnx@device_graph=on", "onnx-fp16@device_graph=on", 1) in wanted
+
+
+def test_sampling_goes_on_while_a_variant_and_its_origin_are_not_told_apart():
+    """Both are known well against eager, launch by launch; against each other they are not."""
+    rng = np.random.default_rng(0)
+    scatter = rng.normal(0, 0.016, 10)
+    found = []
+    for k, own in enumerate(scatter):
+        for name, factor in (("eager", 1.0), ("onnx", 1 + own), ("onnx-fp16", 1 - own)):
+            found.append(series(name, k, [int(factor * 1e6)]))
+    subjects, origins = [subject(name) for name in NAMES], {"onnx-fp16": "onnx"}
+    measured, plan = Measured(tuple(found)), Protocol()
+    assert summary.narrow(plan, summary.deciding(subjects, 1, {}))(measured)
+    assert not summary.narrow(plan, summary.deciding(subjects, 1, origins))(measured)
+
+
+def test_a_p90_that_is_refused_has_an_upper_limit_from_whole_readings():
+    random = np.random.default_rng(4)
+    calls = random.lognormal(9.5, 0.6, (10, 60, 7))
+    many = tuple(series("onnx", k, one.sum(axis=1).astype(int), repeats=7) for k, one in enumerate(calls))
+    (row,) = summary.rows([subject("onnx")], Measured(many))
+    assert row.p90_ns is None
+    assert np.quantile(calls, 0.9) <= row.p90_at_most_ns <= calls.sum(axis=2).max()
+    assert np.mean(calls.sum(axis=2).astype(int) <= row.p90_at_most_ns) >= 0.9
+    (single,) = summary.rows([subject("onnx")], Measured(tuple(launches("onnx", 1.0))))
+    assert single.p90_at_most_ns is None  # it has the p90 itself

@@ -64,3 +64,11 @@ def test_lines_count_their_steps_and_escape_what_they_show(capsys):
     lines.step("two")
     said = [line.split("] ", 1)[1] for line in capsys.readouterr().err.splitlines()]
     assert said == ["export 1/2: one\\x1b[31m", "beside", "export 2/2: two"]
+
+
+def test_lines_go_on_from_where_a_stage_is(capsys):
+    lines = Lines()
+    lines.stage("tune, seconds", 90)
+    lines.reach(12)
+    lines.step("one")
+    assert capsys.readouterr().err.split("] ", 1)[1] == "tune, seconds 13/90: one\n"

@@ -208,3 +208,29 @@ def test_a_full_disk_behind_stdout_is_a_storage_error(place):
         )  # fmt: skip
     assert done.returncode == 6
     assert LINE.fullmatch(done.stderr.strip())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["bench", "bundle", "--json"], ["bench", "bundle", "--against", "onnx@threads=1", "--junit"],
+     ["bench", "bundle", "--tune", "latency", "--json"], ["verify", "bundle", "--json"],
+     ["verify", "bundle", "--junit"], ["run", "mlp", "-o", "out", "--json"], ["export", "mlp", "-o", "out", "--json"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_file_that_cannot_be_written_is_said_before_the_work(cli, made, tmp_path, arguments):
+    made.rename(tmp_path / "bundle")
+    (tmp_path / "folder").mkdir()
+    for place in ("none/there.json", "folder"):
+        done = cli(*arguments, place, cwd=tmp_path)
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.startswith(f"error[NOT_FOUND]: {place}: "), done.stderr
+        assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "bundle" / "reports").exists()
+
+
+def test_a_file_for_results_is_not_touched_when_the_work_fails(cli, made, tmp_path):
+    (tmp_path / "kept.json").write_text("kept")
+    done = cli("bench", made, "--variants", "nothing", "--json", tmp_path / "kept.json")
+    assert done.returncode == 2
+    assert (tmp_path / "kept.json").read_text() == "kept"

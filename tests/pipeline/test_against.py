@@ -24,7 +24,7 @@ from deploykit.recommend.constraints import Constraints
 from deploykit.reference import load_arrays, part, save_arrays
 from deploykit.report import speed_gate, text
 from deploykit.results import from_data
-from deploykit.session import SessionSettings
+from deploykit.session import CUDA, SessionSettings
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ class Fakes:
     def __post_init__(self):
         self.rng = np.random.default_rng(0)
 
-    def open_worker(self):
+    def open_worker(self, _subject):
         return FakeWorker(self)
 
 
@@ -110,7 +110,7 @@ def fakes(monkeypatch, proven):
         return replace(report, variants=wanted)
 
     monkeypatch.setattr(measuring, "verify", known)
-    monkeypatch.setattr(Field, "open_worker", lambda field: made.open_worker())
+    monkeypatch.setattr(Field, "open_worker", lambda field, subject: made.open_worker(subject))
     return made
 
 
@@ -318,6 +318,78 @@ def test_a_stored_result_is_informational(sides, fakes, earlier, tmp_path):
 def test_a_stored_result_on_other_threads_is_invalid(sides, earlier):
     report = gate(sides[0], earlier, threads=1 if json.loads(earlier.read_text())["variants"][0]["threads"] != 1 else 2)
     assert (report.gates[0].verdict, report.exit_code) == ("invalid", 4)
+
+
+def test_a_stored_result_that_was_opened_in_another_way_is_invalid(sides, earlier):
+    (row,) = [one for one in json.loads(earlier.read_text())["variants"] if one["name"] == "onnx"]
+    assert row["settings"] == f"threads={row['threads']}"
+    (found,) = gate(sides[0], earlier, session="graph_level=disable").gates
+    assert (found.verdict, found.exit_code) == ("invalid", 4)
+    assert f"opened with {row['settings']} then, with {row['settings']},graph_level=disable now" in found.reason
+
+
+def test_a_stored_result_without_settings_and_with_broken_packages_is_still_shown(sides, earlier, tmp_path):
+    def change(kept):
+        kept["environment"]["packages"] = [5]
+        for row in kept["variants"]:
+            del row["settings"]
+
+    assert gate(sides[0], changed(earlier, tmp_path, change)).gates[0].verdict == "inconclusive"
+
+
+def test_a_gate_says_how_both_sides_were_opened(sides, fakes):
+    report = gate(*sides, session="spinning=off", threads=1)
+    name = report.gates[0].candidate
+    assert [row.settings for row in report.variants] == ["threads=1", "threads=1,spinning=off"]
+    shown = text.render_bench(report)
+    assert f"opened with threads=1,spinning=off ({name})" in shown
+
+
+@pytest.mark.parametrize("session", ["tf32=on", "device_graph=on", "tf32=on,device_graph=on"])
+def test_settings_of_a_device_are_refused_on_the_cpu(sides, fakes, session):
+    for given in ({"session": session}, {"session": "", "against": f"@{session}"}):
+        with pytest.raises(UsageError) as caught:
+            bench(BenchRequest(sides[0], ("onnx",), **given), Silent())
+        assert (caught.value.code, fakes.opened) == ("BAD_SETTING", [])
+    assert BenchRequest(sides[0], session=session.replace("=on", "=off")).settings
+    assert BenchRequest(sides[0], session=session, provider=CUDA).settings
+
+
+def changed(earlier, folder, change):
+    kept = json.loads(earlier.read_text())
+    change(kept)
+    (folder / "kept.json").write_text(json.dumps(kept))
+    return folder / "kept.json"
+
+
+@pytest.mark.parametrize("side", ["inputs", "outputs"])
+def test_a_result_of_a_model_with_another_signature_is_refused(sides, earlier, fakes, tmp_path, side):
+    path = changed(earlier, tmp_path, lambda kept: kept["protocol"]["model"][side][0].__setitem__(2, [None, 77]))
+    fakes.opened.clear()
+    with pytest.raises(UsageError) as caught:
+        gate(sides[0], path)
+    assert (caught.value.code, fakes.opened) == ("NOT_COMPARABLE", [])
+    assert f"the {side} differ" in str(caught.value)
+
+
+def test_a_result_of_other_weights_is_told(sides, earlier, tmp_path):
+    def told(change):
+        (found,) = gate(sides[0], changed(earlier, tmp_path, change)).gates
+        assert found.verdict == "inconclusive"
+        return found.said
+
+    assert told(lambda kept: None) == ()
+    assert told(lambda kept: kept["protocol"]["model"].update(digest="0" * 64)) == ("the model had other weights then",)
+    unknown = told(lambda kept: kept["protocol"].pop("model"))
+    assert unknown == ("the report does not tell which model it measured",)
+
+
+def test_a_report_without_a_table_says_that_it_has_none(sides, earlier, fakes, tmp_path):
+    path = changed(earlier, tmp_path, lambda kept: kept.update(variants=[]))
+    fakes.opened.clear()
+    with pytest.raises(UsageError, match="it holds no table") as caught:
+        gate(sides[0], path)
+    assert (caught.value.code, fakes.opened) == ("NOTHING_TO_MEASURE", [])
 
 
 @pytest.mark.parametrize("field", ["cpu", "cores", "memory_bytes"])

@@ -16,9 +16,11 @@ from deploykit.pipeline import profile
 from deploykit.progress import Silent
 from deploykit.session import CPU, CUDA, SessionSettings
 
-OPERATOR = {"name": "gemm", "op_type": "Gemm", "provider": CUDA, "calls": 20, "total_us": 5.0, "share": 1.0}
+OPERATOR = {"name": "gemm", "op_type": "Gemm", "provider": CUDA, "calls": 20, "total_us": 5.0, "share": 1.0,
+            "median_us": 0.2}  # fmt: skip
 PROFILE = {
-    "provider": CUDA, "calls": 20, "wall_us": 10.0, "total_us": 5.0, "operators": [OPERATOR], "operator_count": 1,
+    "provider": CUDA, "calls": 20, "wall_us": 10.0, "call_us": 0.4, "total_us": 5.0, "median_us": 0.2,
+    "operators": [OPERATOR], "operator_count": 1,
     "nodes": {CUDA: 41, CPU: 2},
 }  # fmt: skip
 DEVICE = {"events_ns": 7.0, "events_reason": None, "gpu_memory_bytes": 1 << 20, "gpu_memory_reason": None}
@@ -48,8 +50,10 @@ def field(tmp_path):
         log=[], told={"profiling:profile": PROFILE, "profiling:on_device": DEVICE}, folder=tmp_path, kept={},
         subjects=SimpleNamespace(batches=(1, 8)), request=SimpleNamespace(protocol=Protocol.short()),
     )  # fmt: skip
-    field.bundle = SimpleNamespace(write_report_file=lambda name, path: field.kept.update({name: path.read_text()}))
-    field.open_worker = lambda: Worker(field.told, field.log)
+    field.bundle = SimpleNamespace(
+        takes_reports=True, write_report_file=lambda name, path: field.kept.update({name: path.read_text()})
+    )
+    field.fresh_worker = lambda: Worker(field.told, field.log)
     return field
 
 

@@ -12,10 +12,14 @@ from deploykit.benchmark.scenario import Scenario
 from deploykit.errors import UsageError
 from deploykit.measurements import BenchReport
 from deploykit.pipeline import scenarios
+from deploykit.pipeline.bench import bench as measured
 from deploykit.pipeline.measuring import BenchRequest
+from deploykit.pipeline.verify import VerifyRequest, verify
+from deploykit.progress import Silent
 from deploykit.recommend.choose import Wish
 from deploykit.reference import load_arrays
-from deploykit.results import from_data
+from deploykit.report import text
+from deploykit.results import from_data, to_json
 
 SCHEMA = Path(scenarios.__file__).parents[1] / "schemas" / "bench.json"
 
@@ -163,3 +167,27 @@ def test_from_python(bundle):
     assert [(one.name, one.verdict, one.rate_per_s) for one in report.loads] == [("onnx", "met", 100.0)]
     with pytest.raises(UsageError):
         api.bench(bundle, slo="p50", **given)
+
+
+@pytest.mark.parametrize("kind", ["offline", "server"])
+def test_what_failed_verify_is_a_row_with_its_code(bundle, kind):
+    verified = verify(VerifyRequest(bundle, ("onnx", "torchscript")), Silent())
+    failed = replace(verified.variants[1], verdict="fail", code="SQNR_LOW", reason="real: too far", exit_code=1)
+    verified = replace(verified, variants=(verified.variants[0], failed), exit_code=1)
+    rate = 100.0 if kind == "server" else None
+    request = BenchRequest(
+        bundle, quick=True, threads=1, session="spinning=off", scenario=Scenario(kind, rate, None, 20)
+    )
+    report = measured(request, Silent(), verified)
+    assert report.exit_code == 1
+    assert {"onnx", "torchscript"} <= {one.name for one in (*report.sweeps, *report.loads)}
+    rows = {one.name: one for one in (*report.sweeps, *report.loads)}
+    assert rows["onnx"].verdict == "measured"
+    assert rows["onnx"].settings == "threads=1,spinning=off"
+    assert (rows["torchscript"].verdict, rows["torchscript"].reason) == ("not_measured", "SQNR_LOW: real: too far")
+    shown = text.render_bench(report)
+    assert "not measured: SQNR_LOW: real: too far" in " ".join(shown.split())
+    assert "opened with threads=1,spinning=off (onnx)" in shown
+    jsonschema.validate(json.loads(to_json(report)), json.loads(SCHEMA.read_text()))
+    stored = json.loads((bundle / "reports" / f"bench-{kind}.json").read_text())
+    assert stored == json.loads(to_json(report))

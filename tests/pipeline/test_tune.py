@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,8 @@ class Surface:
         self.costs, self.peaks, self.lost = dict(costs), dict(peaks), dict(lost)
         self.random, self.asked = np.random.default_rng(3), []
 
-    def __call__(self, subjects, protocol, open_worker, progress, judge=None):
+    def __call__(self, subjects, protocol, open_worker, progress, judge=None, enough=None):
+        protocol = protocol if enough is None else replace(protocol, launches=protocol.max_launches)
         self.asked.append((tuple(subject.name for subject in subjects), protocol))
         progress.stage("made up", len(subjects) * protocol.launches)
         series, missing = [], []
@@ -114,6 +116,59 @@ def test_when_nothing_is_better_the_default_stays_and_nothing_is_written(tiny, v
     assert (report.exit_code, report.tuned[0].chosen) == (0, "")
     assert report.tuned[0].said.startswith("the default stays")
     assert (tiny / MANIFEST).read_bytes() == before
+
+
+class Ears(Silent):
+    """Remembers what it was told of the search."""
+
+    def __init__(self):
+        self.stages, self.reached, self.notes = [], [], []
+
+    def stage(self, title, total):
+        self.stages.append((title, total))
+
+    def reach(self, done):
+        self.reached.append(done)
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def test_progress_is_one_stage_that_knows_its_end(tiny, verified, monkeypatch):
+    class Telling(Surface):
+        def __call__(self, subjects, protocol, open_worker, progress, judge=None, enough=None):
+            progress.note("intervals wider than they should be")
+            for subject in subjects:
+                progress.step(f"{subject.name}, launch 1 of 2")
+            return super().__call__(subjects, protocol, open_worker, progress, judge, enough)
+
+    monkeypatch.setattr(rating, "measure", Telling({"binding=on": 0.8}))
+    ears = Ears()
+    bench(BenchRequest(tiny, ("onnx",), tune="latency", seconds=90.0), ears, verified)
+    assert [stage for stage in ears.stages if "tune" in stage[0]] == [("tune, seconds", 90)]
+    assert ears.stages[-1] == ("tune, seconds", 90)
+    assert ears.reached
+    assert ears.reached == sorted(ears.reached)
+    assert ears.reached[-1] <= 90
+    assert any(note.startswith("tune onnx, 0 of 90 s: onnx, launch 1 of 2") for note in ears.notes)
+    assert any(note.startswith("tune onnx, the last comparison, ") for note in ears.notes)
+    assert not any("intervals" in note for note in ears.notes)
+
+
+def test_the_last_comparison_fits_into_what_is_left(tiny, verified, monkeypatch):
+    """What its first launches took tells how many there will be, not a guess."""
+    surface, limits = Surface({"binding=on": 0.8}), []
+
+    def watch(subjects, protocol, open_worker, progress, judge=None, enough=None):
+        if enough is not None:
+            limits.append((protocol.launches, protocol.more, protocol.max_launches, protocol.limit_s))
+            assert not enough(None)
+        return surface(subjects, protocol, open_worker, progress, judge, enough)
+
+    tuned(monkeypatch, tiny, verified, watch, seconds=50.0)
+    ((first, more, most, limit_s),) = limits
+    assert (first, more, most) == (2, 8, 10)
+    assert 0 < limit_s < 50
 
 
 def test_goals_have_records_of_their_own_and_a_default_that_stays_removes_its_own(tiny, verified, monkeypatch):
@@ -256,7 +311,8 @@ def test_the_table_says_what_it_opened_with(tiny, verified, session):
 @pytest.mark.parametrize(
     "more",
     [{"tune": "beauty"}, {"threads": 1}, {"session": "threads=1"}, {"quick": True}, {"against": "onnx"},
-     {"profile": True}, {"seconds": 0.0}, {"seconds": -1.0}, {"seconds": float("nan")}, {"seconds": float("inf")}],
+     {"profile": True}, {"batches": (1, 64)},
+     {"seconds": 0.0}, {"seconds": -1.0}, {"seconds": float("nan")}, {"seconds": float("inf")}],
     ids=str,
 )  # fmt: skip
 def test_what_contradicts_a_search_is_refused(tmp_path, more):

@@ -7,6 +7,7 @@ from deploykit.recommend.choose import Candidates, Wish, choose
 from deploykit.recommend.constraints import Constraints
 from deploykit.recommend.traits import Traits
 from deploykit.recommend.unhelped import Facts
+from deploykit.report.text import render_recommendation
 from deploykit.results import Check, VariantReport
 from deploykit.session import CPU
 
@@ -157,14 +158,17 @@ def test_what_was_not_measured_is_out():
     assert reasons(found.rejected) == {"b": "TIME_LIMIT: hung", "c": "not measured"}
 
 
-def test_eager_is_taken_only_when_nothing_else_is_left():
+def test_eager_is_never_recommended():
     speeds = {"eager": 5_000.0, "onnx": 9_000.0}
     assert decide(speeds).variant == "onnx"
     failed = {"onnx": VariantReport("onnx", "fail", CPU, code="NAN")}
     found = decide(speeds, failed)
-    assert found.variant == "eager"
-    assert found.reason == "no variant qualifies, what is left is the base line: median 5 µs"
-    assert [choice.variant for choice in found.rejected] == ["onnx"]
+    assert (found.variant, found.ranking) == (None, ())
+    assert found.reason == "no variant passed verify and could be measured"
+    assert reasons(found.rejected) == {
+        "eager": "median 5 µs: the base line, not an artifact", "onnx": "failed verify: NAN",
+    }  # fmt: skip
+    assert "eager" not in render_recommendation(found).splitlines()[0]
 
 
 def test_a_compiled_module_is_a_base_line_too():

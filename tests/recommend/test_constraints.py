@@ -154,3 +154,19 @@ def test_a_median_misses_when_its_whole_interval_does(limit, said):
     told = missed(Constraints(latency_median_ns=limit).findings(ROW, None))
     assert told.startswith(said)
     assert bool(told) == bool(said)
+
+
+SHORT = BenchRow(
+    "onnx", CPU, 1, 2, "measured", median_ns=13_000.0, p90_at_most_ns=91_000.0,
+    p90_ns_reason="calls are too short to time one by one: 7 to a reading",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("limit", "holds"), [(5e6, True), (91_000.0, True), (50_000.0, False)])
+def test_a_p90_that_nobody_timed_has_an_upper_limit(limit, holds):
+    (found,) = Constraints(latency_p90_ns=limit).findings(SHORT, None)
+    assert found.holds is holds
+    assert found.said == "at most 91 µs, calls are too short to time one by one: 7 to a reading"
+    assert not found.broken  # above the limit it may still be below
+    if not holds:
+        assert str(found).startswith("not shown to hold p90 latency ≤ 50 µs: at most 91 µs")

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from deploykit.errors import RefusedError
 from deploykit.measurements import (
     BenchReport,
     GateMetric,
@@ -18,7 +19,7 @@ from deploykit.measurements import (
     SweepRow,
 )
 from deploykit.pipeline.report import render
-from deploykit.report import html, markdown
+from deploykit.report import html, markdown, text
 from deploykit.results import to_json
 from deploykit.session import CPU
 from deploykit.tune_results import Tried, Tuned
@@ -42,10 +43,11 @@ PROFILE = Profile(
     20,
     100.0,
     0.88,
-    (OperatorTime("/fc1/Gemm", "Gemm", CPU, 20, 44.0, 0.5),),
+    (OperatorTime("/fc1/Gemm", "Gemm", CPU, 20, 44.0, 0.5, 2.1),),
     2,
     {},
     "profile/onnx.json",
+    call_us=2.4,
 )
 TUNED = Tuned(
     "onnx", "latency", "threads=1", "threads=2", 1, 0.8, (0.79, 0.82), 0.97, None, None,
@@ -79,6 +81,15 @@ def test_the_gate_and_the_profile_stand_under_their_table(benched):
     assert order == sorted(order)
 
 
+def test_no_two_parts_of_a_page_have_the_same_title(benched):
+    gate = replace(benched, gates=(GATE,), recommendation=None)
+    page = html.render("mlp", None, benched, [gate])
+    titles = re.findall(r"<h[23]>(.*?)</h[23]>", page)
+    assert len(titles) == len(set(titles)), titles
+    assert "What the speed gate of mlp measured, host to host" in titles
+    assert text.render_bench(gate).startswith("what the speed gate of mlp measured")
+
+
 def test_deploykit_report_shows_what_lies_beside_the_table(made, benched):
     (made / "reports").mkdir(exist_ok=True)
     for name, report in (
@@ -100,3 +111,25 @@ def test_one_other_way_of_measuring_alone_is_a_report(made):
     (made / "reports").mkdir(exist_ok=True)
     (made / "reports" / "gate.json").write_text(to_json(CASES["gate"][0]), encoding="utf-8")
     assert "new against old" in render(made, "html")
+
+
+@pytest.mark.parametrize("form", ["text", "markdown", "html"])
+@pytest.mark.parametrize(
+    ("name", "protocol"),
+    [("gate.json", {"not_gated": 5}), ("bench.json", {"tuned": 7}), ("bench.json", {"not_forked": [1]}),
+     ("bench.json", {"rounds_disturbed": "x"}), ("bench-quick.json", {"tuned": 7}), ("tune.json", {"goal": 1})],
+    ids=str,
+)  # fmt: skip
+def test_a_tampered_report_is_refused_by_name(made, benched, name, protocol, form):
+    (made / "reports").mkdir()
+    document = json.loads(to_json(replace(benched, protocol=protocol)))
+    if name == "gate.json":
+        document["gates"] = [json.loads(to_json(GATE))]
+    if name == "tune.json":
+        document["tuned"] = [json.loads(to_json(TUNED))]
+        document["environment"] = {"cores": 3}
+    (made / "reports" / name).write_text(json.dumps(document))
+    with pytest.raises(RefusedError) as caught:
+        render(made, form)
+    assert (caught.value.code, caught.value.exit_code) == ("MALFORMED", 5)
+    assert name in caught.value.subject

@@ -4,14 +4,17 @@ from deploykit.session import CPU, CUDA
 
 
 def operator(index, provider=CPU):
-    return OperatorTime(f"/fc{index}/Gemm", "Gemm", provider, 40, 200.0 - index, 0.25)
+    return OperatorTime(f"/fc{index}/Gemm", "Gemm", provider, 40, 9000.0, 0.25, 10.0 - index / 20)
 
 
 def report(*taken, rows=()):
     return BenchReport("mlp", {}, {}, tuple(rows), profiles=taken)
 
 
-PROFILE = Profile("onnx", CPU, 1, 20, 1000.0, 0.5, tuple(operator(i) for i in range(8)), 8, {CPU: 8}, "reports/p.json")
+PROFILE = Profile(
+    "onnx", CPU, 1, 20, 20_000.0, 0.5, tuple(operator(i) for i in range(8)), 8, {CPU: 8}, "reports/p.json",
+    call_us=50.0,
+)  # fmt: skip
 
 
 def test_the_top_operators_per_call():
@@ -22,7 +25,7 @@ def test_the_top_operators_per_call():
 
 
 def test_long_names_leave_room_for_the_numbers():
-    one = OperatorTime("begin" + "x" * 200 + "finish", "T" * 90, CPU, 20, 100.0, 1.0)
+    one = OperatorTime("begin" + "x" * 200 + "finish", "T" * 90, CPU, 20, 9000.0, 1.0, 5.0)
     wide = Profile("torch-compile@threads=1,spinning=off", CPU, 1, 20, 1000.0, 0.1, (one,), 1)
     (shown,) = (line for line in text.render_bench(report(wide)).splitlines() if "begin" in line)
     assert "finish" in shown
@@ -32,7 +35,7 @@ def test_long_names_leave_room_for_the_numbers():
 def test_a_profile_is_labelled_and_tells_what_it_covers():
     shown = text.render_bench(report(PROFILE, Profile("eager", CPU, 1, reason="NO_PROFILER: none")))
     assert "compare nothing with the table above" in shown
-    assert "onnx: 8 operators are 50% of 50 µs a call with the profiler on, 20 calls" in shown
+    assert "onnx: 8 operators are 50% of 50 µs a call with the profiler on, medians of 20 calls" in shown
     assert "reports/p.json opens in ui.perfetto.dev" in shown
     assert "eager: no profile: NO_PROFILER: none" in shown
     assert "where the time goes" not in text.render_bench(report())

@@ -174,3 +174,14 @@ def test_what_was_asked_for_is_said_and_nothing_else():
     assert rows.asked(Recommendation("onnx", "small", goal="size")) == "goal size"
     asked = Recommendation(None, "none", constraints=("size ≤ 1.0 MB", "load time ≤ 5 ms"), satisfied=False)
     assert rows.asked(asked) == "goal latency, with size ≤ 1.0 MB and load time ≤ 5 ms"
+
+
+def test_a_table_of_forks_says_so_and_why_some_were_none(benched):
+    said = {**benched.protocol, "forked": True, "not_forked": {"mine": "its plugin names no imports"}}
+    lines = rows.bench_notes(replace(benched, protocol=said))
+    assert [line for line in lines if "memory layout" in line or "fresh" in line] == [
+        "workers are forks of one process that had imported the engine: launches are alike in memory layout",
+        "mine in fresh processes: its plugin names no imports",
+    ]
+    lines = rows.bench_notes(replace(benched, protocol=said | {"forked": False, "not_forked": {}}))
+    assert not [line for line in lines if "fork" in line or "fresh" in line]

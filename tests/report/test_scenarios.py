@@ -96,3 +96,11 @@ def test_hostile_names_stay_on_their_lines(swept, loaded, hostile):
         assert "\x1b" not in page
         assert "\x07" not in page
         assert not [line for line in page.splitlines() if line.startswith("forged line")]
+
+
+def test_rates_are_written_out(loaded):
+    fast = replace(CAPACITY, rate_per_s=9e4, closed_loop_per_s=310_712.4)
+    page = text.render_bench(replace(loaded, loads=(fast,)))
+    assert "capacity 90,000 requests per second" in page
+    assert "at most 310,712 one after another" in page
+    assert "e+" not in page

@@ -38,6 +38,9 @@ def test_a_gate_is_one_calm_line():
     )
     assert second == "INVALID      onnx-fp16 against main/onnx, batch 8: main/onnx: WORKER_CRASHED: it died"
     assert rule.startswith("FAIL: more than +2 % at 99 % confidence")
+    assert rule.endswith("less than +5 % at 95 % (right limit)")
+    *_, floored = speed_gate.lines(report(replace(PASS, floor_ns=5_000.0)))
+    assert floored.endswith("; a time fails only beyond 5 µs more, and passes below it")
 
 
 def test_several_metrics_have_a_line_each_and_a_retry_is_told():

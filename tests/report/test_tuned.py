@@ -43,6 +43,12 @@ def test_the_page_names_what_was_out_and_what_happens_next():
     assert "verify and bench go on with the settings for latency" in memory
 
 
+def test_what_was_left_out_is_named_with_the_reason():
+    found = report(FOUND)
+    found = replace(found, protocol={**found.protocol, "left_out": {"onnx-fp16": "SQNR_LOW: too far"}})
+    assert "  left out: onnx-fp16: SQNR_LOW: too far" in tuned.render(found).splitlines()
+
+
 def test_a_record_is_one_line_and_a_batch_alone_is_said():
     assert tuned.recorded(RECORD).startswith(
         "for latency: threads=1, 0.81× the default's time [0.80, 0.82] at batch 1; CPU"
