@@ -13,7 +13,6 @@ import errno
 import glob
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -45,8 +44,9 @@ def staging(target: Path, *, force: bool) -> Iterator[Path]:
         with lock:
             for orphan in parent.glob(f"{glob.escape(f'.{name}.staging-')}*"):  # we hold the lock: its maker is gone
                 shutil.rmtree(orphan, ignore_errors=True)
-            stage = Path(tempfile.mkdtemp(prefix=f".{name}.staging-", dir=parent))
-            try:
+            stage = parent / f".{name}.staging-{os.getpid()}"
+            try:  # before there is anything to remove: an interrupt can come between any two lines
+                stage.mkdir(mode=0o700)
                 yield stage
             finally:
                 shutil.rmtree(stage, ignore_errors=True)
