@@ -36,7 +36,7 @@ from typing import Any
 
 import numpy as np
 import slowed
-from harness_models import SEED, SLOW, WIDTH, feeds, network, scripted, seed_model, slow_model
+from harness_models import ROWS, SEED, SLOW, WIDTH, feeds, network, scripted, seed_model, slow_model
 
 from deploykit.benchmark.duel import Duel
 from deploykit.benchmark.gate import Rules
@@ -115,7 +115,7 @@ def pair(part: str, folder: Path) -> tuple[Subject, Subject]:
     if part in {"aa", "neighbour"}:
         model, inputs = seed_model(folder), feeds(folder, 784)
         return subject("base", model, inputs), subject("candidate", model, inputs)
-    model, inputs = slow_model(folder), feeds(folder, WIDTH)
+    model, inputs = slow_model(folder), feeds(folder, WIDTH, ROWS)
     typical = call_ns(model, inputs)
     plans: dict[str, dict[str, int]] = {
         "power": {"extra_ns": round(SLOWER * typical)},
@@ -133,7 +133,7 @@ def one_gate(part: str, seed: int, environment: dict[str, str]) -> dict[str, Any
         sides = pair(part, Path(name))
         sides = (replace(sides[0], twin=sides[1].name), replace(sides[1], twin=sides[0].name))
         began = time.monotonic()
-        duel = Duel(Protocol(seed=seed), lambda: Worker(environment=environment), Silent(), rules)
+        duel = Duel(Protocol(seed=seed), lambda _: Worker(environment=environment), Silent(), rules)
         _, reports = duel.fought(*sides, (1,))
         report = to_data(reports[1])
     return {"seed": seed, "seconds": round(time.monotonic() - began, 1), **report}
@@ -155,7 +155,7 @@ def run_spread(stored: dict[str, Any]) -> None:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        inputs, slow_inputs = feeds(folder, 784), feeds(folder, WIDTH)
+        inputs, slow_inputs = feeds(folder, 784), feeds(folder, WIDTH, ROWS)
         seed, slow = seed_model(folder), slow_model(folder)
         subjects = [
             subject("onnxruntime, seed model", seed, inputs),
@@ -164,7 +164,7 @@ def run_spread(stored: dict[str, Any]) -> None:
             subject("torch, about 1 ms", scripted(folder, SLOW), slow_inputs, "torchscript"),
         ]
         for one in subjects:
-            measured = measure([one], Protocol(launches=20), Worker, Silent())
+            measured = measure([one], Protocol(launches=20), lambda _: Worker(), Silent())
             launches = measured.of(one.name, 1)
             blocks = [[float(np.median(block.call_ns)) for block in launch.blocks] for launch in launches]
             found[one.name] = {
@@ -196,8 +196,8 @@ def run_overhead(stored: dict[str, Any]) -> None:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for label, widths in (("50 µs", (WIDTH, 512, 128)), ("1 ms", SLOW)):
-            model, inputs = network(folder / "model.onnx", widths), feeds(folder, WIDTH)
+        for label, widths in (("some 100 µs", SLOW[:3]), ("about 1 ms", SLOW)):
+            model, inputs = network(folder / "model.onnx", widths), feeds(folder, WIDTH, ROWS)
             options = ort.SessionOptions()
             options.intra_op_num_threads, options.inter_op_num_threads = THREADS, 1
             session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
