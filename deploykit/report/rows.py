@@ -187,9 +187,7 @@ def bench_notes(report: BenchReport) -> list[str]:
 
 def _fork_lines(report: BenchReport) -> list[str]:
     """That launches were not independent, where they were not."""
-    line = (
-        "workers are forks of one process, which share its memory layout: another run may lie outside of the intervals"
-    )
+    line = "workers are forks of one process and share its memory layout: another run may lie outside the intervals"
     lines = [line] if report.protocol.get("forked") else []
     fresh = (f"{name} in fresh processes: {why}" for name, why in report.protocol.get("not_forked", {}).items())
     return [*lines, *map(escape, fresh)]

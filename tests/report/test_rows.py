@@ -180,7 +180,7 @@ def test_a_table_of_forks_says_so_and_why_some_were_none(benched):
     said = {**benched.protocol, "forked": True, "not_forked": {"mine": "its plugin names no imports"}}
     lines = rows.bench_notes(replace(benched, protocol=said))
     assert [line for line in lines if "memory layout" in line or "fresh" in line] == [
-        "workers are forks of one process, which share its memory layout: another run may lie outside of the intervals",
+        "workers are forks of one process and share its memory layout: another run may lie outside the intervals",
         "mine in fresh processes: its plugin names no imports",
     ]
     lines = rows.bench_notes(replace(benched, protocol=said | {"forked": False, "not_forked": {}}))
