@@ -33,8 +33,8 @@ from deploykit.benchmark.measure import measure
 from deploykit.benchmark.plan import Protocol, Subject
 from deploykit.bundle import Bundle
 from deploykit.environment import fingerprint, usable_cores
+from deploykit.measurements import EAGER
 from deploykit.pipeline.measuring import BenchRequest, Field, prepared
-from deploykit.pipeline.subjects import EAGER
 from deploykit.progress import Silent
 from deploykit.results import to_data
 from deploykit.session import CPU, SessionSettings

@@ -190,6 +190,11 @@ class Bundle:
             raise UsageError(name, f"was not made: {record.reason}", "choose another variant", "UNKNOWN_VARIANT")
         return self.path / record.file
 
+    @property
+    def largest_file(self) -> int:
+        """Bytes of the largest file: what limits of memory go by."""
+        return max((record.size for record in self.manifest.files), default=0)
+
     def bytes_of(self, name: str) -> int:
         """Size of variant `name` in bytes, with the files beside its artifact."""
         folder = f"variants/{name}/"

@@ -33,7 +33,7 @@ def fingerprint() -> dict[str, Any]:
     flags = set((cpu.get("flags") or cpu.get("Features") or "").split())
     load = _quietly(os.getloadavg)
     return {
-        "cpu": cpu.get("model name") or cpu.get("Model") or platform.machine() or None,
+        "cpu": cpu_name(cpu),
         "cpu_flags": [flag for flag in FLAGS if flag in flags],
         "cores": {"affinity": _affinity(), "quota": cgroup_cores(), "usable": usable_cores()},
         "hypervisor": "hypervisor" in flags if flags else None,
@@ -50,6 +50,12 @@ def fingerprint() -> dict[str, Any]:
         "variables": {name: _value(name) for name in sorted(os.environ) if _relevant(name)},
         "load_average": None if load is None else [round(value, 2) for value in load],
     }
+
+
+def cpu_name(cpu: dict[str, str] | None = None) -> str | None:
+    """The CPU's model, None where the system does not tell; `cpu` is /proc/cpuinfo where that was read already."""
+    cpu = _cpu_info() if cpu is None else cpu
+    return cpu.get("model name") or cpu.get("Model") or platform.machine() or None
 
 
 def usable_cores() -> int:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from deploykit.results import SCHEMA, VerifyReport
 from deploykit.tune_results import Tuned
 
-BASE_LINES = ("eager", "torch-compile")
+EAGER, COMPILED = BASE_LINES = ("eager", "torch-compile")
 """Subjects that are the live module itself: measured to compare with, and no artifacts that could be shipped."""
 
 MATTERS = 0.02

@@ -137,15 +137,12 @@ def amending(bundle: Bundle) -> Iterator[Callable[[Manifest], Bundle]]:
     place = bundle.path.resolve()  # the bundle itself, though it may have been opened through a link
     subject = str(bundle.path)
     try:
-        with FileLock(place.parent / f".{place.name}.lock", timeout=0):
+        with _alone(place, subject):
             if (place / REPORTS).is_symlink():
                 raise RefusedError(f"{place.name}/{REPORTS}", "is a link", "remove it", "TAMPERED")
             for folder in (place, place / REPORTS):
                 make_folder(folder)
             yield lambda manifest: _replace_manifest(bundle, place, manifest)
-    except Timeout as error:
-        hint = "wait for the other run"
-        raise StorageError(subject, "another run is working on this bundle", hint, "LOCKED") from error
     except OSError as error:
         raise from_os_error(error, subject) from error
 
@@ -160,17 +157,30 @@ def holding(bundle: Bundle) -> Iterator[None]:
         StorageError: LOCKED, another run works on the bundle.
     """
     place = bundle.path.resolve()
-    lock = FileLock(place.parent / f".{place.name}.lock", timeout=0)
-    with contextlib.ExitStack() as stack:
-        try:
-            if bundle.takes_reports and os.access(place.parent, os.W_OK):
-                stack.enter_context(lock)
-        except Timeout as error:
-            hint = "wait for the other run"
-            raise StorageError(str(bundle.path), "another run is working on this bundle", hint, "LOCKED") from error
-        except OSError as error:
-            raise from_os_error(error, str(bundle.path)) from error
+    possible = bundle.takes_reports and os.access(place.parent, os.W_OK)
+    with _alone(place, str(bundle.path)) if possible else contextlib.nullcontext():
         yield
+
+
+@contextlib.contextmanager
+def _alone(place: Path, subject: str) -> Iterator[None]:
+    """Hold the lock of the bundle at `place`.
+
+    Raises:
+        StorageError: LOCKED, or no lock can be made.
+    """
+    lock = FileLock(place.parent / f".{place.name}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        hint = "wait for the other run"
+        raise StorageError(subject, "another run is working on this bundle", hint, "LOCKED") from error
+    except OSError as error:
+        raise from_os_error(error, subject) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _replace_manifest(bundle: Bundle, place: Path, manifest: Manifest) -> Bundle:

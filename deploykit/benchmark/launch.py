@@ -82,17 +82,8 @@ class Launch:
         Raises:
             DeploykitError: PROVIDER_FALLBACK, THREADS_MISMATCH, or it cannot be opened.
         """
-        subject = self.subject
-        self.facts = self.call(
-            "measure:open",
-            runtime=subject.runtime,
-            artifact=str(subject.artifact),
-            input_names=list(subject.input_names),
-            output_names=list(subject.output_names),
-            settings=asdict(subject.settings),
-            feeds=str(feeds),
-        )
-        _check_settings(subject, self.facts)
+        self.facts = self.call("measure:open", feeds=str(feeds), **self.subject.opening)
+        _check_settings(self.subject, self.facts)
 
     def check_answer(self) -> None:
         """Refuse to time a wrong answer, where there is a case and somebody to judge it.

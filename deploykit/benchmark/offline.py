@@ -114,10 +114,10 @@ class Offline:
     """The sweep of several subjects.
 
     Attributes:
-        subjects: what to measure, names unique; a subject with `batched` False has its one batch size.
+        subjects: what to measure, names unique.
         setting: what launches share; the protocol says how many there are.
         feeds: gives the file with the input sets of a batch size.
-        batched: the model takes any batch size.
+        batched: the model takes any batch size; else the subjects have their one.
         memory_bytes: what a worker may use.
         limit_s: wall time for all of it; every turn of a subject has its share.
         progress: told one step per launch and subject.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from deploykit.session import SessionSettings
 
@@ -90,3 +90,14 @@ class Subject:
     check_case: Path | None = None
     variant: str = ""
     twin: str = ""
+
+    @property
+    def opening(self) -> dict[str, Any]:
+        """What a step needs to open it, as JSON data."""
+        return {
+            "runtime": self.runtime,
+            "artifact": str(self.artifact),
+            "input_names": list(self.input_names),
+            "output_names": list(self.output_names),
+            "settings": asdict(self.settings),
+        }

@@ -23,7 +23,7 @@ HIGHEST_RATE = 1e6
 """Requests per second: one process cannot send more, one microsecond apart, on time."""
 
 REQUESTS = 50
-"""Fewest requests that have to fit into the time limit: ten for each of five launches."""
+"""Fewest requests that have to fit into the time limit: some seven in each of seven launches."""
 
 
 @dataclass(frozen=True)

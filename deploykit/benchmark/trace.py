@@ -107,7 +107,8 @@ def operators(events: Sequence[Event], calls: int, provider: str) -> Operators:
         provider: full name, for engines that do not write one into their trace.
     """
     runs = sorted(event["ts"] for event in events if event["name"] == RUN and event.get("cat") == "Session")
-    begin = runs[-calls] if len(runs) >= calls > 0 else float("-inf")
+    begins = runs[-calls:] if len(runs) >= calls > 0 else []
+    begin = begins[0] if begins else float("-inf")
     spans = [event for event in events if event["ph"] == "X" and event["ts"] >= begin]
     host = [event for event in spans if event.get("cat") in _HOST]
     device = [event for event in spans if event.get("cat") in _DEVICE]
@@ -115,7 +116,6 @@ def operators(events: Sequence[Event], calls: int, provider: str) -> Operators:
     seen: dict[tuple[str, str, str], list[tuple[float, float]]] = defaultdict(list)
     for event, us in found:
         seen[_identity(event, provider)].append((event["ts"], us))
-    begins = runs[-calls:] if runs and len(runs) >= calls > 0 else []
     usual = {key: _per_call(sorted(events), calls, begins) for key, events in seen.items()}
     whole = sum(usual.values())
     times = [

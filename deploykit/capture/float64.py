@@ -14,6 +14,7 @@ from deploykit.capture.calling import arrays, call
 from deploykit.capture.copies import Copies
 from deploykit.capture.watch import Watch
 from deploykit.capture.wide import WIDER, Widening
+from deploykit.distances import rms
 from deploykit.signature import Feeds
 
 Way = Literal["dispatch", "double"]
@@ -115,8 +116,5 @@ def _agree(eager: Feeds, exact: Feeds, given: Feeds, limit: float) -> bool:
 
 
 def _rms(array: NDArray[Any], *, everything: bool = False) -> float:
-    """Root mean square of the finite values, or of all; 0 for none and for integers."""
-    kept = array if everything else array[np.isfinite(array)]
-    if kept.size == 0 or kept.dtype.kind not in "fc":
-        return 0.0
-    return float(np.sqrt(np.mean(np.abs(kept.astype(np.complex128)) ** 2)))
+    """Root mean square as of `distances.rms`; 0 for integers, which nothing rounds."""
+    return rms(array, everything=everything) if array.dtype.kind in "fc" else 0.0

@@ -288,6 +288,6 @@ def emit(result: Any, text: str, json_to: str | None) -> None:
     if json_to == "-":
         click.echo(to_json(result), nl=False)
         return
+    click.echo(text)  # before anything that can still fail
     if json_to is not None:
         write_text(Path(json_to), to_json(result))
-    click.echo(text)

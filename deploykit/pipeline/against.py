@@ -181,7 +181,7 @@ class Match:
     @cached_property
     def _larger(self) -> Field:
         """The side whose workers get the higher limits; both sides get the same."""
-        return max(self.ours, self.theirs, key=lambda side: max(one.size for one in side.bundle.manifest.files))
+        return max(self.ours, self.theirs, key=lambda side: side.bundle.largest_file)
 
 
 def _check_comparable(request: BenchRequest, ours: Bundle, theirs: Bundle) -> None:

@@ -14,12 +14,13 @@ from deploykit.benchmark.gate import Rules
 from deploykit.benchmark.plan import Protocol, Subject
 from deploykit.benchmark.scenario import Scenario
 from deploykit.bundle import Bundle, VariantRecord
-from deploykit.environment import fingerprint, usable_cores
+from deploykit.environment import cpu_name, usable_cores
 from deploykit.errors import UsageError
 from deploykit.forks import Templates
 from deploykit.isolation import Limits, Worker
+from deploykit.measurements import COMPILED, EAGER
 from deploykit.model import SourceSpec
-from deploykit.pipeline.subjects import COMPILED, EAGER, REBUILT, Subjects
+from deploykit.pipeline.subjects import REBUILT, Subjects
 from deploykit.pipeline.verify import VerifyRequest, verify
 from deploykit.progress import Progress
 from deploykit.recommend.choose import Wish
@@ -149,7 +150,7 @@ class Field:
         """Variants that open with tuned settings: these, and a word where they were found on another machine."""
         if parted(self.request.session)[0]:
             return {}
-        here = fingerprint()["cpu"]
+        here = cpu_name()
         said = {}
         for record in self.subjects.passed(self.verdicts):
             one = tuned_for(record.tuned, self.request.provider)
@@ -164,7 +165,7 @@ class Field:
 
     def fresh_worker(self) -> Worker:
         """A new child process with limits for this model."""
-        return Worker(_limits(self.bundle))
+        return Worker(Limits.for_model(self.bundle.largest_file))
 
 
 @contextmanager
@@ -185,7 +186,9 @@ def prepared(request: BenchRequest, progress: Progress, verified: VerifyReport |
     with ExitStack() as stack:
         templates = None
         if request.is_quick_table:  # engines are imported while verify is at work
-            templates = stack.enter_context(Templates(_runtimes(request, bundle), _limits(bundle)))
+            templates = stack.enter_context(
+                Templates(_runtimes(request, bundle), Limits.for_model(bundle.largest_file))
+            )
         if verified is None:
             verified = verify(
                 VerifyRequest(request.bundle, request.variants, request.provider, request.trust_code), progress
@@ -196,10 +199,6 @@ def prepared(request: BenchRequest, progress: Progress, verified: VerifyReport |
         own, compiled = request.settings_for, request.compiled
         subjects = Subjects(bundle, request.batches, settings, folder, request.source, own, compiled=compiled)
         yield Field(request, bundle, verified, subjects, folder, templates)
-
-
-def _limits(bundle: Bundle) -> Limits:
-    return Limits.for_model(max((record.size for record in bundle.manifest.files), default=0))
 
 
 def _runtimes(request: BenchRequest, bundle: Bundle) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from deploykit.benchmark.plan import Subject
@@ -126,15 +126,7 @@ def _on_device(field: Field, subject: Subject, batch: int) -> dict[str, Any]:
 def _ask(field: Field, subject: Subject, step: str, **arguments: Any) -> Any:
     worker = field.fresh_worker()
     try:
-        return worker.call(
-            f"profiling:{step}",
-            timeout_s=field.request.protocol.step_limit_s,
-            runtime=subject.runtime,
-            artifact=str(subject.artifact),
-            input_names=list(subject.input_names),
-            output_names=list(subject.output_names),
-            settings=asdict(subject.settings),
-            **arguments,
-        )
+        limit_s = field.request.protocol.step_limit_s
+        return worker.call(f"profiling:{step}", timeout_s=limit_s, **subject.opening, **arguments)
     finally:
         worker.close()

@@ -6,10 +6,10 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import fmean
 
 from deploykit.benchmark import summary
 from deploykit.benchmark.measure import measure
+from deploykit.benchmark.metrics import METRICS
 from deploykit.benchmark.plan import MS, Protocol, Subject
 from deploykit.benchmark.search import Found
 from deploykit.benchmark.series import Measured, Series
@@ -104,11 +104,11 @@ class Rating:
         return Found(costs, {one.launch: one.median_ns for one in launches})
 
     def _cost(self, one: Series) -> float | None:
-        if self.goal == "memory":
-            return one.peak_rss_bytes
-        if self.goal == "throughput":
-            return fmean(block.busy_ns / block.calls for block in one.blocks) / one.batch
-        return one.median_ns
+        """What the goal makes small in one launch; of a throughput the time per sample, whatever the batch."""
+        metric = METRICS["median" if self.goal == "latency" else self.goal]
+        if metric.refusal(one):
+            return None
+        return metric.value(one) / (one.batch if self.goal == "throughput" else 1)
 
 
 def _never(_: Measured) -> bool:

@@ -16,10 +16,9 @@ from deploykit.benchmark.server import Ask, Server
 from deploykit.environment import fingerprint
 from deploykit.errors import UsageError, gravest
 from deploykit.isolation import Limits
-from deploykit.measurements import BenchReport, Load, Sweep
+from deploykit.measurements import EAGER, BenchReport, Load, Sweep
 from deploykit.pipeline.keeping import keep
 from deploykit.pipeline.measuring import BenchRequest, Field
-from deploykit.pipeline.subjects import EAGER
 from deploykit.progress import Progress
 from deploykit.recommend.choose import Wish
 from deploykit.reference import save_arrays
@@ -144,7 +143,7 @@ def _memory(field: Field) -> int:
     """Bytes that a worker may use: its limit, or what the machine has left."""
     import psutil
 
-    limits = Limits.for_model(max((record.size for record in field.bundle.manifest.files), default=0))
+    limits = Limits.for_model(field.bundle.largest_file)
     return int(min(limits.memory_bytes, psutil.virtual_memory().available))
 
 

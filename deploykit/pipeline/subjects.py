@@ -13,6 +13,7 @@ from deploykit import registry
 from deploykit.benchmark.plan import Subject
 from deploykit.bundle import WEIGHTS, Bundle, CaseRecord, VariantRecord
 from deploykit.errors import RefusedError, UsageError
+from deploykit.measurements import COMPILED, EAGER
 from deploykit.model import SourceSpec
 from deploykit.parity import compare
 from deploykit.parity.budget import budget_for
@@ -29,14 +30,8 @@ INPUT_SETS = 4
 REBUILT = ("mlp", "torchvision")
 """Sources that deploykit's own plugins can build again from the manifest, with the weights in the bundle."""
 
-COMPILED = "torch-compile"
-"""The live module under torch.compile, and the runtime that opens it."""
-
 GRAPH = "device_graph=on"
 """The words of the setting that records a device graph."""
-
-EAGER = "eager"
-"""The live module: measured to compare with, and no artifact that could be shipped."""
 
 
 @dataclass

@@ -168,8 +168,7 @@ class Tuning:
         """Why settings are not shipped though they won: the search asks one case, the gate asks all."""
         bundle = self.ground.bundle
         gate = Gate(bundle, self.ground.request.provider, settings=chosen.settings)
-        largest = max((one.size for one in bundle.manifest.files), default=0)
-        with Pool(Limits.for_model(largest)) as pool:
+        with Pool(Limits.for_model(bundle.largest_file)) as pool:
             found = Trial(gate, pool, Silent(), trusted=True, reproducers=None).of(record, bundle.file_of(record.name))
         return "" if found.verdict == "pass" else f"does not pass verify: {found.code or found.reason}"
 

@@ -70,7 +70,7 @@ def verify(request: VerifyRequest, progress: Progress) -> VerifyReport:
     trusted = request.trust_code or (own and made_here(bundle))
     reproducers = _reproducers(request, [record.name for record, _ in chosen])
     progress.stage("verify", len(chosen))
-    with Pool(Limits.for_model(_model_bytes(bundle))) as pool:
+    with Pool(Limits.for_model(bundle.largest_file)) as pool:
         trial = Trial(gate, pool, progress, trusted, reproducers, self_check=request.self_check)
         reports = tuple(trial.of(record, artifact) for record, artifact in chosen)
     checks = tuple(trial.self_checks)
@@ -150,7 +150,3 @@ def _reproducers(request: VerifyRequest, names: list[str]) -> Path | None:
 def _overall(code: int) -> VariantVerdict:
     verdicts: dict[int, VariantVerdict] = {0: "pass", 1: "fail", 3: "inconclusive", 5: "refused"}
     return verdicts.get(code, "error")
-
-
-def _model_bytes(bundle: Bundle) -> int:
-    return max((record.size for record in bundle.manifest.files), default=0)

@@ -19,7 +19,7 @@ import numpy as np
 from deploykit.errors import WorkError
 from deploykit.runtimes import _errors, _nvidia, _ort_device
 from deploykit.runtimes._host_binding import HostBinding
-from deploykit.runtimes._ort_device import DeviceCalls
+from deploykit.runtimes._ort_device import DeviceCall, DeviceCalls
 from deploykit.session import CPU, CUDA, Phases, Session, SessionSettings
 from deploykit.signature import Feeds
 
@@ -140,7 +140,8 @@ class OrtSession:
                 answer = self._bound.prepare(_dense(feeds))()
                 return {name: array.copy() for name, array in zip(self._names, answer, strict=True)}
             if self._there is not None and self._there.recorded:
-                return dict(zip(self._names, self._recorded(self._there, _dense(feeds)), strict=True))
+                dense = _dense(feeds)
+                return dict(zip(self._names, _carried(self._there.of(dense), dense), strict=True))
             return dict(zip(self._names, self._session.run(self._names, _dense(feeds)), strict=True))
 
     def prepare(self, feeds: Feeds) -> Callable[[], object]:
@@ -152,14 +153,7 @@ class OrtSession:
         if self._there is None:
             return partial(self._session.run, self._names, dense)
         with self._one_edge():
-            there = self._there.of(dense)
-
-        def call() -> object:
-            there.copy_in(dense)
-            there.compute()
-            return there.fetch()
-
-        return call
+            return partial(_carried, self._there.of(dense), dense)
 
     def phases(self, feeds: Feeds) -> Phases | None:
         """Transfer in, compute, transfer out, each synchronized; None where the inputs stay on the host."""
@@ -185,13 +179,6 @@ class OrtSession:
         """The Chrome trace of everything since the opening, where the session was opened for that."""
         return Path(self._session.end_profiling())
 
-    @staticmethod
-    def _recorded(calls: DeviceCalls, feeds: Feeds) -> list[Any]:
-        there = calls.of(feeds)
-        there.copy_in(feeds)
-        there.compute()
-        return there.fetch()
-
     @contextmanager
     def _one_edge(self) -> Iterator[None]:
         try:
@@ -200,6 +187,13 @@ class OrtSession:
             raise
         except Exception as error:  # the edge to onnxruntime, whose exceptions share no base
             raise _errors.run_error(self._artifact, error) from error
+
+
+def _carried(there: DeviceCall, feeds: Feeds) -> list[Any]:
+    """One call from host to host."""
+    there.copy_in(feeds)
+    there.compute()
+    return there.fetch()
 
 
 def _create(ort: Any, artifact: Path, settings: SessionSettings, trace: Path | None) -> tuple[Any, str]:

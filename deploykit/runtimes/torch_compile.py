@@ -8,7 +8,6 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -34,8 +33,8 @@ class Runtime(eager.Runtime):
 
     def unavailable(self) -> str | None:
         """Why this engine cannot be used here; None when it can."""
-        if not find_spec("torch"):
-            return "the package torch is not installed"
+        if missing := super().unavailable():
+            return missing
         compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
         return (
             None if shutil.which(compiler) else f"torch.compile needs a C++ compiler, and {compiler} is not installed"
