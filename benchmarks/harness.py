@@ -1,6 +1,6 @@
 """How far the speed gate can be trusted: real gates between files of known difference, and what the clock costs.
 
-    python benchmarks/harness.py PART… [--gates N] [--report]
+    python benchmarks/harness.py PART… [--gates N] [--first-seed N] [--into FILE] [--report]
 
 Parts, each of which adds to results/harness.json and can be interrupted and taken up again:
 
@@ -27,7 +27,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -49,6 +49,7 @@ from deploykit.results import to_data
 from deploykit.session import SessionSettings
 
 RESULTS = Path(__file__).parent / "results" / "harness.json"
+Keep = Callable[[dict[str, Any]], None]
 GATES = {"aa": 100, "power": 40, "tail": 10, "warm-up": 10, "neighbour": 20}
 SLOWER = 0.05
 THREADS = 1
@@ -139,18 +140,18 @@ def one_gate(part: str, seed: int, environment: dict[str, str]) -> dict[str, Any
     return {"seed": seed, "seconds": round(time.monotonic() - began, 1), **report}
 
 
-def run_gates(part: str, count: int, stored: dict[str, Any]) -> None:
+def run_gates(part: str, count: int, stored: dict[str, Any], keep: Keep, first_seed: int = 0) -> None:
     """Make gates until the part has `count` of them; each one is stored as soon as it is there."""
     done: list[dict[str, Any]] = stored.setdefault("gates", {}).setdefault(part, [])
     with installed() as environment:
         while len(done) < count:
-            done.append(one_gate(part, len(done), environment))
+            done.append(one_gate(part, first_seed + len(done), environment))
             keep(stored)
             last = done[-1]
             print(f"{part} {len(done)}/{count}: {last['verdict']} in {last['seconds']} s: {last['reason']}", flush=True)
 
 
-def run_spread(stored: dict[str, Any]) -> None:
+def run_spread(stored: dict[str, Any], keep: Keep) -> None:
     """Robust spread of launch medians, block medians within a launch, and calls within a block, in per cent."""
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -186,7 +187,7 @@ def spread(values: Any) -> float:
     return 100 * 1.4826 * float(np.median(np.abs(array - middle))) / middle
 
 
-def run_overhead(stored: dict[str, Any]) -> None:
+def run_overhead(stored: dict[str, Any], keep: Keep) -> None:
     """The harness's own readings and those of a bare loop around `session.run`, alternating, in this process."""
     import onnxruntime as ort
 
@@ -248,12 +249,12 @@ def bare_median(session: Any, sets: list[Any]) -> float:
     return float(statistics.median(readings))
 
 
-def keep(stored: dict[str, Any]) -> None:
+def write(path: Path, stored: dict[str, Any]) -> None:
     """Write the results, whole or not at all."""
     stored["environment"] = fingerprint()
-    partial = RESULTS.with_suffix(".partial")
-    partial.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(RESULTS)
+    fresh = path.with_suffix(".partial")
+    fresh.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    fresh.replace(path)
 
 
 def report(stored: dict[str, Any]) -> None:
@@ -276,16 +277,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=[*GATES, "spread", "overhead", []])
     parser.add_argument("--gates", type=int)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--into", type=Path, default=RESULTS)
     parser.add_argument("--report", action="store_true")
     given = parser.parse_args()
-    stored: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    stored: dict[str, Any] = json.loads(given.into.read_text(encoding="utf-8")) if given.into.is_file() else {}
+    keep = partial(write, given.into)
     for part in given.parts:
         if part == "spread":
-            run_spread(stored)
+            run_spread(stored, keep)
         elif part == "overhead":
-            run_overhead(stored)
+            run_overhead(stored, keep)
         else:
-            run_gates(part, given.gates or GATES[part], stored)
+            run_gates(part, given.gates or GATES[part], stored, keep, given.first_seed)
     report(stored)
 
 

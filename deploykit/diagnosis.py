@@ -13,7 +13,7 @@ class Diagnosis:
     """What one code means.
 
     Attributes:
-        about: `reference`, `capture`, `artifact`, `values`, `precision`, `evidence`, `baseline`, `run`: at fault.
+        about: `reference`, `capture`, `artifact`, `values`, `precision`, `evidence`, `baseline`, `server`, `run`: at fault.
         rule: when it fires, one sentence.
         remedy: what to do, one sentence.
     """
@@ -261,6 +261,21 @@ CODES: dict[str, Diagnosis] = {
     "LOAD_ERROR": Diagnosis("run", "The engine does not open the file.", "Export again, or use a newer engine."),
     "RUN_ERROR": Diagnosis(
         "run", "The session failed on an input that eager answers.", "Look at the message: it is the engine's."
+    ),
+    "WRONG_INPUT_ACCEPTED": Diagnosis(
+        "server",
+        "The server answers a request with a wrong shape, dtype or name as if it were right.",
+        "Declare the tensors in the server's configuration and refuse what does not fit before the engine sees it.",
+    ),
+    "WRONG_INPUT_CRASHES": Diagnosis(
+        "server",
+        "A wrong request gets a 5xx, or the server answers nothing after it: callers see an outage, not their mistake.",
+        "Check names, dtypes and shapes in the server and answer 4xx.",
+    ),
+    "CONCURRENT_ANSWERS": Diagnosis(
+        "server",
+        "Many clients at once get other answers than one alone: rows are mixed up, or batching changes them too much.",
+        "Switch the server's batching off to see which; a model that feels its batch must not be batched.",
     ),
     "TIME_LIMIT": Diagnosis("run", "A step took longer than its limit.", "Use a smaller model or fewer samples."),
     "WORKER_CRASHED": Diagnosis(

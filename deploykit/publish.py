@@ -14,6 +14,7 @@ import glob
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -23,19 +24,30 @@ from deploykit.bundle import MANIFEST, REPORTS, Bundle, Manifest, record_files
 from deploykit.errors import RefusedError, StorageError, UsageError, from_os_error
 from deploykit.writing import make_folder, sync
 
+
+@dataclass(frozen=True)
+class Kind:
+    """What a directory is: the file that makes it one, which is written last, and the word for it."""
+
+    record: str
+    word: str
+
+
+BUNDLE = Kind(MANIFEST, "bundle")
+
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
 
 @contextlib.contextmanager
-def staging(target: Path, *, force: bool) -> Iterator[Path]:
-    """An empty directory beside `target` to build the bundle in; gone at the end unless `publish` moved it.
+def staging(target: Path, *, force: bool, kind: Kind = BUNDLE) -> Iterator[Path]:
+    """An empty directory beside `target` to build in; gone at the end unless `publish` or `put` moved it.
 
     Raises:
-        UsageError: EXISTS, something is at `target` and `force` is not set, or what is there is no bundle.
-        StorageError: LOCKED, another run is writing the same bundle; or the place cannot be written.
+        UsageError: EXISTS, something is at `target` and `force` is not set, or what is there is of another kind.
+        StorageError: LOCKED, another run is writing there; or the place cannot be written.
     """
-    check_target(target, force=force)
+    check_target(target, force=force, kind=kind)
     place = _place(target)
     parent, name = place.parent, place.name
     try:
@@ -52,7 +64,7 @@ def staging(target: Path, *, force: bool) -> Iterator[Path]:
                 shutil.rmtree(stage, ignore_errors=True)
     except Timeout as error:
         hint = "wait for the other run, or write to another directory with -o"
-        raise StorageError(str(target), "another run is writing this bundle", hint, "LOCKED") from error
+        raise StorageError(str(target), f"another run is writing this {kind.word}", hint, "LOCKED") from error
     except OSError as error:
         raise from_os_error(error, str(target)) from error
 
@@ -78,21 +90,22 @@ def _make_parent(parent: Path, target: Path) -> None:
         raise StorageError(str(target), "nothing can be made there", hint, "READ_ONLY") from error
 
 
-def check_target(target: Path, *, force: bool) -> None:
-    """Refuse early to write where something is, unless `force` is set and it is a bundle."""
+def check_target(target: Path, *, force: bool, kind: Kind = BUNDLE) -> None:
+    """Refuse early to write where something is, unless `force` is set and it is of the same kind."""
     if not target.exists() and not target.is_symlink():
         return
     if Path.cwd().is_relative_to(target.resolve()):
         hint = "run the command elsewhere, or choose another path with -o"
         raise UsageError(str(target), "the working directory cannot be replaced", hint, "EXISTS")
-    if target.is_symlink() or not (target / MANIFEST).is_file():
+    if target.is_symlink() or not (target / kind.record).is_file():
         if target.is_dir() and not target.is_symlink() and not any(target.iterdir()):
             return
-        raise UsageError(str(target), "something that is no bundle is there", "choose another path with -o", "EXISTS")
+        hint = "choose another path with -o"
+        raise UsageError(str(target), f"something that is no {kind.word} is there", hint, "EXISTS")
     if not force:
         raise UsageError(
             str(target),
-            "a bundle is there already",
+            f"a {kind.word} is there already",
             "replace it with --force, or choose another path with -o",
             "EXISTS",
         )
@@ -100,17 +113,31 @@ def check_target(target: Path, *, force: bool) -> None:
 
 def publish(stage: Path, manifest: Manifest, target: Path) -> Bundle:
     """Record the digests of everything in `stage`, write the manifest, sync, and swap it in as `target`."""
-    place = _place(target)
     try:
         complete = manifest.model_copy(update={"files": record_files(stage)})
-        text = complete.to_json().encode()
-        mask = os.umask(0)
-        os.umask(mask)
+    except OSError as error:
+        raise from_os_error(error, str(target)) from error
+    text = complete.to_json()
+    put(stage, text, target)
+    remember(sha256(text.encode()).hexdigest())
+    return Bundle(target)
+
+
+def put(stage: Path, record: str, target: Path, kind: Kind = BUNDLE) -> None:
+    """Write the record of a staged directory, last and synced, and swap the directory in as `target`.
+
+    Raises:
+        StorageError: the place cannot be written.
+    """
+    place = _place(target)
+    mask = os.umask(0)
+    os.umask(mask)
+    try:
         for path in [*stage.rglob("*"), stage]:
             path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)  # mkdtemp and safetensors keep theirs private
             sync(path)
-        with (stage / MANIFEST).open("xb") as stream:
-            stream.write(text)
+        with (stage / kind.record).open("xb") as stream:
+            stream.write(record.encode())
             stream.flush()
             os.fsync(stream.fileno())
         sync(stage)
@@ -118,8 +145,6 @@ def publish(stage: Path, manifest: Manifest, target: Path) -> Bundle:
         sync(place.parent)
     except OSError as error:
         raise from_os_error(error, str(target)) from error
-    remember(sha256(text).hexdigest())
-    return Bundle(target)
 
 
 @contextlib.contextmanager

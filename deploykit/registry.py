@@ -15,7 +15,13 @@ from typing import Any
 
 from deploykit.errors import UsageError
 
-CLASS_OF = {"sources": "Source", "exporters": "Exporter", "transforms": "Transform", "runtimes": "Runtime"}
+CLASS_OF = {
+    "sources": "Source",
+    "exporters": "Exporter",
+    "transforms": "Transform",
+    "runtimes": "Runtime",
+    "handoff": "Target",
+}
 """Plugin kind (the folder) to the class that each of its files defines."""
 
 _NOT_PLUGINS = {"interface"}

@@ -270,6 +270,40 @@ def to_data(value: Any) -> Any:
     return value
 
 
+@dataclass(frozen=True)
+class HandoffReport:
+    """What was handed over.
+
+    Attributes:
+        path: the folder.
+        model: its name on the server.
+        version: the one that was added or replaced; `versions` are all that the folder holds now.
+        verdict: `pass`, or `unverified` where the gate was not asked; `reason` is the gate's, or why not.
+        choice: why it is this variant.
+        settings: what sessions open with, in the words of `--session`.
+        files: how many the folder holds.
+        cases: of the reference, that travel along.
+        start: what starts the server, in bash, in the folder; empty where nothing is served.
+    """
+
+    target: str
+    path: str
+    model: str
+    version: int
+    variant: str
+    verdict: Literal["pass", "unverified"]
+    reason: str
+    choice: str
+    release: str | None = None
+    versions: tuple[int, ...] = ()
+    settings: str = ""
+    files: int = 0
+    cases: int = 0
+    start: str = ""
+    exit_code: int = 0
+    schema: int = SCHEMA
+
+
 def to_json(value: Any) -> str:
     """The JSON document for a result, two-space indented, newline at the end."""
     return json.dumps(to_data(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"

@@ -81,6 +81,7 @@ TITLES = {
     "precision": "Reduced precision",
     "evidence": "The evidence does not decide",
     "baseline": "Something changed since the baseline",
+    "server": "The server around the model",
     "run": "It could not be run",
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from deploykit.cli import options, verify_options
+from deploykit.cli import options, remote_options, verify_options
 
 
 @click.command("verify")
@@ -17,27 +17,21 @@ from deploykit.cli import options, verify_options
 @click.option("--artifact", type=Path, metavar="FILE", help="Judge this file, made elsewhere, instead of the variants.")
 @click.option("--precision", metavar="NAME", help="The budget that --artifact is held to. [default: fp32]")
 @verify_options.judging
+@remote_options.asking
 @options.common
 def command(
     bundle: Path, junit: Path | None, summary: Path | None, json_to: str | None, quiet: bool, **given: Any
 ) -> int:
     """The parity gate: hold every variant of BUNDLE to what eager PyTorch answered."""
-    from deploykit.bundle import Bundle
     from deploykit.errors import DeploykitError
-    from deploykit.pipeline.run import store_verify
-    from deploykit.pipeline.verify import verify
     from deploykit.report import text
 
-    request = options.verify_request(bundle, given)
-    compare = verify_options.baseline_for(request, given)
+    gate = verify_options.gate_for(bundle, given)
     try:
-        report = verify(request, options.progress_for(quiet=quiet))
+        report = gate(options.progress_for(quiet=quiet))
     except DeploykitError as error:
         verify_options.publish(verify_options.stopped(bundle, error), junit, summary, given)
         raise
-    if request.is_whole and Bundle(bundle).takes_reports:
-        store_verify(Bundle(bundle), report)
-    report = compare(report)
     verify_options.publish(report, junit, summary, given)
     options.emit(report, text.render_verify(report), json_to)
     return 0 if report.exit_code == 3 and given["inconclusive"] == "warn" else report.exit_code

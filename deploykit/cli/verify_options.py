@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from deploykit.cli import options, remote_options
 from deploykit.cli.options import F, writable
 from deploykit.errors import DeploykitError, UsageError, from_os_error
 from deploykit.writing import write_text
 
 if TYPE_CHECKING:
     from deploykit.pipeline.verify import VerifyRequest
+    from deploykit.progress import Progress
     from deploykit.results import VerifyReport
 
 SUMMARY_BYTES = (1 << 20) - 1024
@@ -61,6 +63,53 @@ def judging(function: F) -> F:
     ):
         function = decorate(function)
     return function
+
+
+def gate_for(bundle: Path, given: dict[str, Any]) -> Callable[[Progress], VerifyReport]:
+    """The gate that is asked for: the bundle's own files, or a server; options that do not fit are refused now.
+
+    Raises:
+        DeploykitError: the options do not go together, or what they name cannot be used.
+    """
+    limits = options.limits_of(given["limits"])
+    variant = remote_options.one_variant(options.names(given["variants"])) if given["url"] is not None else None
+    remote = remote_options.request_of(bundle, given, variant, limits)
+    if remote is None:
+        return _own_files(bundle, given)
+    from deploykit.pipeline.remote import verify_remote
+
+    remote_options.refuse(given, _NOT_OF_A_SERVER)
+    return lambda progress: verify_remote(remote, progress)
+
+
+_NOT_OF_A_SERVER = {
+    "--artifact": "artifact",
+    "--precision": "precision",
+    "--baseline": "baseline",
+    "--update-baseline": "update_baseline",
+    "--self-check": "self_check",
+    "--reproducers": "reproducers",
+    "--trust-code": "trust_code",
+}
+"""Options that are about files, as they are typed and as they are given."""
+
+
+def _own_files(bundle: Path, given: dict[str, Any]) -> Callable[[Progress], VerifyReport]:
+    """The gate on the bundle's files, whose answer is kept with the bundle where it is about all of it."""
+    from deploykit.bundle import Bundle
+    from deploykit.pipeline.run import store_verify
+    from deploykit.pipeline.verify import verify
+
+    request = options.verify_request(bundle, given)
+    compare = baseline_for(request, given)
+
+    def gate(progress: Progress) -> VerifyReport:
+        report = verify(request, progress)
+        if request.is_whole and Bundle(bundle).takes_reports:
+            store_verify(Bundle(bundle), report)
+        return compare(report)
+
+    return gate
 
 
 def baseline_for(request: VerifyRequest, given: dict[str, Any]) -> Callable[[VerifyReport], VerifyReport]:

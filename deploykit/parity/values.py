@@ -55,6 +55,25 @@ class Values:
             return budget.max_r * self.scale.noise_of(case, name)
         return float(self.scale.signal_of(case, name) * 10.0 ** (-(budget.min_sqnr_db or 0.0) / 20.0))
 
+    def most(self, case: Case, name: str, budget: Budget) -> float:
+        """The largest RMSE to `truth` at which `grade` does not fail; infinite where no value fails it.
+
+        For those who hold answers to a limit without the rest of the gate: the check that travels with a handoff.
+        """
+        full = float(FP32.max_r or 0.0) * self.scale.noise_of(case, name)
+        if budget.max_r is not None:
+            factor = budget.small_factor if is_small(case, truth(case, name).size) else 1.0
+            return float(factor * budget.max_r * self.scale.noise_of(case, name))
+        own = case.noise.get(name, Noise(None)).half
+        half = math.inf if budget.max_half_ratio is None or not own else budget.max_half_ratio * own
+        if case.input_class not in ORDINARY and math.isfinite(half):
+            return half
+        if case.input_class not in ORDINARY and not (budget.values_everywhere and case.input_class == "constant"):
+            return math.inf
+        signal = self.scale.signal_of(case, name) or rms(truth(case, name))
+        floor = float(signal) * 10.0 ** (-(budget.min_sqnr_db or 0.0) / 20.0)
+        return float(max(full, min(floor, half) if case.input_class in IN_DISTRIBUTION else floor))
+
     def _relative_noise(self, case: Case, name: str, actual: np.ndarray, budget: Budget) -> None:
         """R against float64; against eager fp32 with a fixed floor where the reference is weak."""
         target = truth(case, name)

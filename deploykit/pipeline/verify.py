@@ -63,7 +63,7 @@ def verify(request: VerifyRequest, progress: Progress) -> VerifyReport:
     """
     bundle = Bundle(request.bundle)
     bundle.check()
-    _check_limits(request, {spec.name for spec in bundle.manifest.signature.outputs})
+    check_limits(bundle, request.limits, request.precision, request.provider)
     chosen = _chosen(bundle, request)
     gate = Gate(bundle, request.provider, request.limits)
     own = request.artifact is None
@@ -88,10 +88,15 @@ def verify(request: VerifyRequest, progress: Progress) -> VerifyReport:
     )
 
 
-def _check_limits(request: VerifyRequest, outputs: set[str]) -> None:
-    """A wrong limit is no variant's fault: it is said once, before anything runs."""
-    budget_for(request.precision, request.provider, request.limits)
-    if unknown := sorted(outputs_named(request.limits) - outputs):
+def check_limits(bundle: Bundle, limits: dict[str, float], precision: str, provider: str) -> None:
+    """A wrong limit is no variant's fault: it is said once, before anything runs.
+
+    Raises:
+        UsageError: UNKNOWN_LIMIT, BAD_LIMIT.
+    """
+    outputs = {spec.name for spec in bundle.manifest.signature.outputs}
+    budget_for(precision, provider, limits)
+    if unknown := sorted(outputs_named(limits) - outputs):
         hint = f"one of {', '.join(sorted(outputs))}, or no output at all"
         raise UsageError(f"--set budget.{unknown[0]}", "the model has no such output", hint, "UNKNOWN_LIMIT")
 

@@ -1,0 +1,113 @@
+"""Options of verify and bench that ask a running server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from deploykit.cli.options import F
+from deploykit.errors import UsageError, from_os_error
+
+if TYPE_CHECKING:
+    from deploykit.pipeline.remote import RemoteRequest
+
+MAX_CLIENTS = 256
+
+
+def asking(function: F) -> F:
+    """Which server, and how it is asked; all but --url need --url."""
+    for decorate in (
+        click.option("--clients", type=click.IntRange(1, MAX_CLIENTS), help="That ask at once. [default: 8]"),
+        click.option("--token-file", type=Path, metavar="FILE", help="Sent as Authorization: Bearer."),
+        click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="Sent with every request."),
+        click.option("--wire", type=click.Choice(["auto", "json", "binary"]), help="How tensors travel over HTTP."),
+        click.option("--model-version", metavar="N", help="Its version there. [default: the server's choice]"),
+        click.option("--model-name", metavar="NAME", help="The model on the server. [default: the bundle's name]"),
+        click.option("--url", metavar="URL", help="Ask a running server: http://, grpc:// or mlflow+http://HOST:PORT."),
+    ):
+        function = decorate(function)
+    return function
+
+
+def request_of(
+    bundle: Path, given: dict[str, Any], variant: str | None, limits: dict[str, float]
+) -> RemoteRequest | None:
+    """The request for a server; None without --url.
+
+    Args:
+        bundle: its path.
+        given: the options.
+        variant: what is served there.
+        limits: changes to the budgets.
+
+    Raises:
+        UsageError: an option that only --url needs, or a malformed header.
+        StorageError: the token cannot be read.
+    """
+    from deploykit.pipeline.remote import RemoteRequest
+    from deploykit.session import provider_name
+
+    own = {"--model-name": "model_name", "--model-version": "model_version", "--wire": "wire"}
+    own |= {"--header": "headers", "--token-file": "token_file", "--clients": "clients"}
+    if given["url"] is None:
+        for option, name in own.items():
+            if given[name]:
+                raise UsageError(option, "only --url needs it", "give --url http://HOST:PORT, or leave it out")
+        return None
+    return RemoteRequest(
+        bundle,
+        given["url"],
+        variant,
+        given["model_name"],
+        given["model_version"] or "",
+        provider_name(given["on"]),
+        limits,
+        given["wire"] or "auto",
+        _headers(given["headers"], given["token_file"]),
+        given["clients"] or RemoteRequest.clients,
+    )
+
+
+def refuse(given: dict[str, Any], names: dict[str, str]) -> None:
+    """Refuse options that a running server has no use for.
+
+    Args:
+        given: the options.
+        names: option as it is typed, to its name in `given`.
+
+    Raises:
+        UsageError: one of them is given.
+    """
+    for option, name in names.items():
+        if given[name]:
+            raise UsageError(option, "does not go with --url", "leave one of the two out")
+
+
+def one_variant(variants: tuple[str, ...] | None) -> str | None:
+    """The variant that a server serves, for its budget.
+
+    Raises:
+        UsageError: several are named.
+    """
+    if variants is not None and len(variants) > 1:
+        raise UsageError("--variants", "a server serves one of them", "name that one: --variants onnx")
+    return variants[0] if variants else None
+
+
+def _headers(texts: tuple[str, ...], token: Path | None) -> dict[str, str]:
+    found = {}
+    for text in texts:
+        name, colon, value = text.partition(":")
+        if not colon or not name.strip() or any(not c.isprintable() for c in text):
+            raise UsageError(f"--header {name}", "is no header", "write NAME:VALUE", "BAD_HEADER")
+        found[name.strip()] = value.strip()
+    if token is not None:
+        try:
+            found["Authorization"] = f"Bearer {token.read_text(encoding='utf-8').strip()}"
+        except UnicodeDecodeError as error:
+            raise UsageError(str(token), "is no text", "give a file that holds the token", "BAD_HEADER") from error
+        except OSError as error:
+            raise from_os_error(error, str(token)) from error
+    return found

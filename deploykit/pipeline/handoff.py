@@ -1,0 +1,256 @@
+"""`deploykit handoff`: prove a variant once more, and lay out the folder that a serving stack takes as it is."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from deploykit import __version__, handed, registry
+from deploykit.bundle import Bundle, VariantRecord
+from deploykit.errors import RefusedError, UsageError, from_os_error
+from deploykit.handed import RECORD, Handed, HandedVersion
+from deploykit.handoff import _layout
+from deploykit.handoff.interface import Given, TargetPlugin, Version
+from deploykit.isolation import Limits, Pool
+from deploykit.pipeline import travelling
+from deploykit.pipeline.judging import Gate
+from deploykit.pipeline.shipping import recommended
+from deploykit.pipeline.trial import Trial
+from deploykit.progress import Progress
+from deploykit.publish import Kind, made_here, put, staging
+from deploykit.results import HandoffReport
+from deploykit.session import CPU, SessionSettings
+from deploykit.tune_results import Goal
+from deploykit.tuned import USUAL, parted, tuned_for
+
+HANDOFF = Kind(RECORD, "handoff")
+
+
+@dataclass(frozen=True)
+class HandoffRequest:
+    """What to hand over, to whom, and where to.
+
+    Attributes:
+        target: plugin name, `triton`.
+        release: of the server, `24.10`; None for whatever is current.
+        variant: None takes the one that `bench` recommended, where the target can serve it.
+        model: name on the server; None takes the bundle's.
+        version: number in the model repository; others that are there already stay.
+        goal: which tuned settings the sessions open with.
+        session: settings on top, as for `bench --session`.
+        provider: full execution provider name on which the variant is verified and will be served.
+        trust_code: hand over TorchScript of a bundle that this machine did not make.
+        allow_unverified: hand over without asking the gate, and say so in the record.
+        force: replace a version that is there, or the folder of another model.
+    """
+
+    bundle: Path
+    target: str
+    output: Path
+    release: str | None = None
+    variant: str | None = None
+    model: str | None = None
+    version: int = 1
+    goal: Goal = USUAL
+    session: str = ""
+    provider: str = CPU
+    trust_code: bool = False
+    allow_unverified: bool = False
+    force: bool = False
+
+
+def handoff(request: HandoffRequest, progress: Progress) -> HandoffReport:
+    """Verify the variant, then write the folder, whole or not at all.
+
+    Raises:
+        DeploykitError: the bundle or the variant cannot be used, the target cannot serve it (TARGET_CANNOT_SERVE),
+            the gate did not pass it (NOT_VERIFIED), or the place cannot be written.
+    """
+    target: TargetPlugin = registry.load("handoff", request.target)()
+    bundle = Bundle(request.bundle)
+    bundle.check()
+    record, reason = _chosen(bundle, request, target)
+    before = _there(request, bundle)
+    gate = Gate(bundle, request.provider, settings=_settings(record, request))
+    own = _version(gate, record, request)
+    given = _given(request, bundle, own, before)
+    target.check(given)
+    progress.stage("handoff", 3)
+    verdict, said = _proven(request, gate, record, progress)
+    with _folder(request, before) as stage:
+        for old in given.versions:
+            if old is not own:
+                place = f"{_layout.REFERENCE}/{old.number}"
+                shutil.copytree(request.output / place, stage / place)
+        cases = travelling.cases(gate, record, stage, f"{_layout.REFERENCE}/{request.version}")
+        progress.step(f"{len(cases)} cases of the reference travel along")
+        tree = target.files(given)
+        _layout.lay(tree, stage)
+        fresh = HandedVersion(
+            number=own.number, variant=record, bundle=bundle.digest, verdict=verdict, reason=said,
+            settings=own.settings.words, batch=own.batch, files=_layout.places(tree, own), cases=cases,
+        )  # fmt: skip
+        moved = {old.number: _layout.places(tree, old) for old in given.versions if old is not own}
+        kept = [one.model_copy(update={"files": moved[one.number]}) for one in _others(before, request)]
+        versions = tuple(sorted((*kept, fresh), key=lambda one: one.number))
+        full = _layout.accompany(stage, given, target, _record(request, given, target, versions))
+        put(stage, full.to_json(), request.output, HANDOFF)
+    progress.step(f"wrote {request.output}")
+    return HandoffReport(
+        request.target, str(request.output), full.model, own.number, record.name, verdict, said, reason,
+        release=request.release, versions=tuple(one.number for one in versions), settings=own.settings.words,
+        files=len(full.files) + 1, cases=len(cases), start=target.commands(given).start,
+    )  # fmt: skip
+
+
+def _chosen(bundle: Bundle, request: HandoffRequest, target: TargetPlugin) -> tuple[VariantRecord, str]:
+    """The variant and why it is this one.
+
+    Raises:
+        UsageError: UNKNOWN_VARIANT, it is not there or was not made.
+        RefusedError: TARGET_CANNOT_SERVE, the target has no engine for it, or for any; UNTRUSTED_CODE.
+    """
+    if request.variant is not None:
+        bundle.file_of(request.variant)
+        record, why = bundle.manifest.variant(request.variant), "it was asked for"
+    else:
+        record, why = recommended(bundle, target.runtimes)
+    if record.runtime not in target.runtimes:
+        message = f"{request.target} serves {', '.join(target.runtimes)}, and {record.name} is {record.runtime}"
+        raise RefusedError(record.name, message, "name another --variant", "TARGET_CANNOT_SERVE")
+    if registry.load("runtimes", record.runtime).runs_code and not (request.trust_code or made_here(bundle)):
+        message = "can run code, and this machine did not make the bundle"
+        raise RefusedError(record.name, message, "give --trust-code if you trust its origin", "UNTRUSTED_CODE")
+    return record, why
+
+
+def _settings(record: VariantRecord, request: HandoffRequest) -> SessionSettings:
+    """The tuned settings of the goal with those of the request on top.
+
+    Threads stay as they were found, though this machine may have fewer cores: another one will serve.
+    """
+    plain, words = parted(request.session)
+    found = None if plain else tuned_for(record.tuned, request.provider, request.goal)
+    settings = SessionSettings(request.provider)
+    return (settings.with_words(found.settings) if found else settings).with_words(words)
+
+
+def _version(gate: Gate, record: VariantRecord, request: HandoffRequest) -> Version:
+    found = tuned_for(record.tuned, request.provider, request.goal)
+    batch = found.batch if found is not None and request.goal == "throughput" else None
+    assert gate.settings is not None
+    return Version(request.version, record, travelling.files_of(gate.bundle, record), gate.settings, batch)
+
+
+def _there(request: HandoffRequest, bundle: Bundle) -> Handed | None:
+    """The handoff that gets one more version; None where a new one is made.
+
+    Raises:
+        UsageError: EXISTS, this version is there already, or the folder is another model's or target's.
+        RefusedError: TAMPERED, a file of it is not as recorded.
+    """
+    if not (request.output / RECORD).exists():
+        return None
+    before = handed.load(request.output)
+    name = request.model or bundle.manifest.name
+    same = (before.target, before.release, before.model) == (request.target, request.release, name)
+    if not same and not request.force:
+        message = f"holds {before.model} for {before.target}"
+        hint = "replace it with --force, or choose another path with -o"
+        raise UsageError(str(request.output), message, hint, "EXISTS")
+    if not same:
+        return None
+    if any(one.number == request.version for one in before.versions) and not request.force:
+        hint = f"add a version with --version {before.versions[-1].number + 1}, or replace it with --force"
+        raise UsageError(str(request.output), f"version {request.version} is there already", hint, "EXISTS")
+    if _others(before, request):
+        _check_same(before, bundle, request)
+        return before
+    return None
+
+
+def _check_same(before: Handed, bundle: Bundle, request: HandoffRequest) -> None:
+    """Versions of one model share a signature, and the files of the others are as they were handed over.
+
+    Raises:
+        RefusedError: TARGET_CANNOT_SERVE, TAMPERED.
+    """
+    if before.signature != bundle.manifest.signature:
+        message = "its inputs and outputs are not those of the versions that are there"
+        raise RefusedError(bundle.manifest.name, message, "give it another --model-name", "TARGET_CANNOT_SERVE")
+    if changed := _layout.changed(request.output, before):
+        hint = "hand all versions over again, into another folder"
+        raise RefusedError(f"{request.output.name}/{changed}", "is not what was handed over", hint, "TAMPERED")
+
+
+def _others(before: Handed | None, request: HandoffRequest) -> list[HandedVersion]:
+    """Versions that stay."""
+    return [] if before is None else [one for one in before.versions if one.number != request.version]
+
+
+def _given(request: HandoffRequest, bundle: Bundle, own: Version, before: Handed | None) -> Given:
+    olds = [
+        Version(
+            one.number,
+            one.variant,
+            {name: request.output / path for name, path in one.files.items()},
+            SessionSettings(request.provider).with_words(one.settings),
+            one.batch,
+        )
+        for one in _others(before, request)
+    ]
+    versions = tuple(sorted((*olds, own), key=lambda one: one.number))
+    name = request.model or bundle.manifest.name
+    return Given(name, bundle.manifest.signature, versions, request.release, request.provider)
+
+
+def _proven(
+    request: HandoffRequest, gate: Gate, record: VariantRecord, progress: Progress
+) -> tuple[Literal["pass", "unverified"], str]:
+    """The gate's verdict with the settings that are shipped, and its reason.
+
+    Raises:
+        RefusedError: NOT_VERIFIED.
+    """
+    if request.allow_unverified:
+        progress.step("not verified, as --allow-unverified asks")
+        return "unverified", "--allow-unverified was given"
+    with Pool(Limits.for_model(gate.bundle.largest_file)) as pool:
+        trial = Trial(gate, pool, progress, trusted=True, reproducers=None)
+        report = trial.of(record, gate.bundle.file_of(record.name))
+    if report.verdict != "pass":
+        message = f"verify says {report.verdict}, {report.code}: {report.reason}"
+        hint = f"see deploykit verify {request.bundle}, or give --allow-unverified, which the record will say"
+        raise RefusedError(record.name, message, hint, "NOT_VERIFIED")
+    return "pass", report.reason
+
+
+@contextmanager
+def _folder(request: HandoffRequest, before: Handed | None) -> Iterator[Path]:
+    """A directory beside the target's place to build in; what the system says of files becomes our error."""
+    with staging(request.output, force=request.force or before is not None, kind=HANDOFF) as stage:
+        try:
+            yield stage
+        except OSError as error:
+            raise from_os_error(error, str(request.output)) from error
+
+
+def _record(request: HandoffRequest, given: Given, target: TargetPlugin, versions: tuple[HandedVersion, ...]) -> Handed:
+    specs = given.signature.inputs
+    return Handed(
+        target=request.target,
+        release=request.release,
+        model=given.model,
+        speaks=target.speaks,
+        provider=request.provider,
+        signature=given.signature,
+        inputs=tuple(spec.name for spec in specs),
+        fixed_last={spec.name: bool(spec.shape) and isinstance(spec.shape[-1], int) for spec in specs},
+        versions=versions,
+        files={},
+        deploykit=__version__,
+    )

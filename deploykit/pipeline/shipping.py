@@ -1,0 +1,55 @@
+"""Which variant goes out when nobody names one: what the stored benchmark recommends, where it can be served."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+
+from pydantic import ValidationError
+
+from deploykit.bundle import REPORTS, Bundle, VariantRecord
+from deploykit.errors import RefusedError
+from deploykit.measurements import BenchReport
+from deploykit.pipeline.keeping import TABLE
+from deploykit.pipeline.stored import identity
+from deploykit.results import from_data
+
+PREFERRED = ("onnx", "torchscript", "torch-export")
+"""Variants that go out when no benchmark recommends one."""
+
+
+def recommended(bundle: Bundle, runtimes: Collection[str]) -> tuple[VariantRecord, str]:
+    """The variant to ship and why it is this one.
+
+    Args:
+        bundle: whose reports are looked at.
+        runtimes: engines that can be used.
+
+    Raises:
+        RefusedError: TARGET_CANNOT_SERVE, the bundle has no variant for these engines.
+    """
+    there = {one.name: one for one in bundle.manifest.variants if one.file is not None and one.runtime in runtimes}
+    if not there:
+        message = f"has no variant for {', '.join(runtimes)}"
+        raise RefusedError(bundle.manifest.name, message, "export --variants onnx", "TARGET_CANNOT_SERVE")
+    best = _stored(bundle)
+    if best in there:
+        return there[best], "the benchmark recommends it"
+    name = next((name for name in PREFERRED if name in there), next(iter(there)))
+    if best is None:
+        return there[name], "no benchmark of this bundle recommends another"
+    return there[name], f"the benchmark recommends {best}, which cannot be served here"
+
+
+def _stored(bundle: Bundle) -> str | None:
+    """The recommended variant of the stored table of this model; None where there is none that can be read."""
+    path = bundle.path / REPORTS / f"{TABLE}.json"
+    if path.is_symlink():
+        return None
+    try:
+        report: BenchReport = from_data(BenchReport, json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, ValidationError, RecursionError, KeyError, TypeError):
+        return None
+    if report.recommendation is None or report.protocol.get("model") != identity(bundle.manifest):
+        return None
+    return report.recommendation.variant

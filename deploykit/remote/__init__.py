@@ -1,0 +1,1 @@
+"""A running server in the artifact's place: the reference asked over the wire."""
