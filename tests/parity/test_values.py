@@ -5,8 +5,9 @@ import pytest
 
 from deploykit.parity.budget import budget_for
 from deploykit.parity.judge import Judge, conclude
+from deploykit.parity.ledger import Ledger
 from deploykit.parity.scale import Scale
-from deploykit.parity.values import accurate
+from deploykit.parity.values import Values, accurate
 from deploykit.reference import Case, Noise
 from deploykit.session import CPU
 
@@ -200,3 +201,33 @@ def test_an_output_that_hardly_depends_on_the_input_is_held_to_eagers_own_roundi
 def test_a_reduced_variant_that_is_exact_is_still_not_applied():
     case = case_of(EXACT, input_class="in range", gate="full", name="gaussian")
     assert judged(case, EXACT, "int8-static").code == "VARIANT_NOT_APPLIED"
+
+
+def answered_with(case, error):
+    """The truth with an error of exactly this RMSE, spread evenly."""
+    signs = np.where(np.arange(case.expected64["y"].size).reshape(case.expected64["y"].shape) % 2, 1.0, -1.0)
+    return case.expected64["y"] + signs * error
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8-dynamic", "int8-static"])
+@pytest.mark.parametrize("input_class", ["real", "in range", "shapes", "constant", "straddle"])
+@pytest.mark.parametrize("half", [None, 1e-3])
+@pytest.mark.parametrize("rows", [3, ROWS])
+def test_the_limit_that_travels_is_where_the_grade_turns(precision, input_class, half, rows):
+    case = case_of(EXACT[:rows], input_class=input_class, gate="full", half=half)
+    scale, budget = (
+        Scale.of([case_of(EXACT, input_class="real", gate="full", half=half), case]),
+        budget_for(precision, CPU),
+    )
+    most = Values(scale, Ledger()).most(case, "y", budget)
+
+    def failing(error):
+        ledger = Ledger()
+        Values(scale, ledger).grade(case, "y", answered_with(case, error), budget)
+        return any(check.verdict == "fail" for check in ledger.checks)
+
+    if np.isinf(most):
+        assert not failing(1e6)
+    else:
+        assert not failing(most * 0.999)
+        assert failing(most * 1.001)
