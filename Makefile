@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test test-slow lint lock clean
+.PHONY: setup demo test test-slow lint lock servers servers-lock servers-clean clean
 
 setup: $(STAMP)
 
@@ -32,6 +32,15 @@ lint: setup
 lock:
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra zoo --generate-hashes --upgrade \
 	  --custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
+
+servers: setup
+	$(BIN)/python -m tests.servers.environments
+
+servers-lock:
+	$(BIN)/python -m tests.servers.pinning
+
+servers-clean:
+	rm -rf "$${DEPLOYKIT_SERVERS:-.servers}"
 
 clean:
 	rm -rf .venv artifacts/*/ .mypy_cache .pytest_cache .ruff_cache .coverage*
