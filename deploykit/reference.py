@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from deploykit.distances import rms
 from deploykit.errors import RefusedError, from_os_error, from_os_text
 from deploykit.inputs import Gate
 from deploykit.signature import Feeds
@@ -27,7 +28,7 @@ class Noise:
 
     Attributes:
         fp32: RMSE, the largest over as given, one sample at a time, channels_last and one thread; None where nothing is
-            finite.
+            finite. Of a case with the gate `accurate`: over those elements where eager as given is right.
         half: RMSE of the module in float16; None where it cannot run so.
     """
 
@@ -95,6 +96,24 @@ class Case:
     scores: Feeds = field(default_factory=dict)
     score_noise: dict[str, float] = field(default_factory=dict)
     near: Feeds = field(default_factory=dict)
+
+
+def accurate(expected: NDArray[Any], exact: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where eager fp32 itself is right: within `ACCURATE` of float64 (of the element, or of the output's RMS).
+
+    Args:
+        expected: float, eager's answer.
+        exact: of the same shape, the float64 answer.
+    """
+    finite = np.isfinite(expected) & np.isfinite(exact)
+    with np.errstate(invalid="ignore"):
+        close = np.abs(expected - exact) <= ACCURATE * np.maximum(np.abs(exact), rms(exact))
+    found: NDArray[np.bool_] = np.where(finite, close, ~np.isfinite(exact) & ~np.isfinite(expected))
+    return found
+
+
+ACCURATE = 1e-2
+"""Relative error of eager fp32 up to which its value on an unusual input is an expectation at all."""
 
 
 def save_arrays(arrays: Feeds, path: Path) -> None:

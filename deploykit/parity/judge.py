@@ -16,8 +16,8 @@ from deploykit.parity.ledger import Ledger
 from deploykit.parity.narrowing import Narrowing
 from deploykit.parity.relations import Relations
 from deploykit.parity.scale import IN_DISTRIBUTION, Scale, truth
-from deploykit.parity.values import Values, accurate
-from deploykit.reference import Case, IndexOutput, Noise
+from deploykit.parity.values import Values
+from deploykit.reference import Case, IndexOutput, Noise, accurate
 from deploykit.results import EXIT_OF, Check, CheckVerdict, VariantReport, VariantVerdict
 from deploykit.signature import Feeds
 
@@ -151,7 +151,8 @@ class Judge:
         if self.masks:
             case, actual = self._unmasked(case, name, actual)
         if case.gate == "accurate" and name in case.expected64:
-            case, actual = _chosen(case, name, actual, accurate(case, name))
+            right = accurate(case.expected[name], case.expected64[name])
+            case, actual = _chosen(case, name, actual, right, case.noise.get(name, Noise(None)).fp32 or 0.0)
         if name in case.near:
             actual = self._off_the_edges(case, name, actual)
         return case, actual
@@ -286,15 +287,17 @@ class Judge:
         return rmse(truth(case, name), actual) <= 2.0 * self.values.rms_budget(case, name, self.budget_of(name))
 
 
-def _chosen(case: Case, name: str, actual: np.ndarray, kept: np.ndarray) -> tuple[Case, np.ndarray]:
-    """Case and answer cut to the elements of one output that are `kept`, flat."""
+def _chosen(
+    case: Case, name: str, actual: np.ndarray, kept: np.ndarray, noise_there: float = 0.0
+) -> tuple[Case, np.ndarray]:
+    """Case and answer cut to the elements of one output that are `kept`, flat; their noise is this at least."""
     if kept.all():
         return case, actual
     expected64 = {name: case.expected64[name][kept]} if name in case.expected64 else {}
     near = {name: case.near[name][:, kept]} if name in case.near else {}
     expected = case.expected[name][kept]
     half = case.noise[name].half if name in case.noise else None
-    noise = {name: Noise(rmse(expected64.get(name, expected), expected), half)}
+    noise = {name: Noise(max(noise_there, rmse(expected64.get(name, expected), expected)), half)}
     cut = replace(case, expected={name: expected}, expected64=expected64, noise=noise, near=near)
     return replace(cut, rows=None, relation=""), actual[kept]
 

@@ -146,21 +146,3 @@ class Values:
         if value > ceiling:
             reason = "too exact for this precision: the change did not happen"
             self.ledger.mark(case, name, "fail", "VARIANT_NOT_APPLIED", "centred_sqnr_db", value, ceiling, reason)
-
-
-def accurate(case: Case, name: str) -> np.ndarray:
-    """Where eager fp32 itself is right: within 1e-2 of float64 (of the element, or of the output's RMS).
-
-    True everywhere without a float64 answer.
-    """
-    expected, exact = case.expected[name], case.expected64.get(name)
-    if exact is None:
-        return np.ones(expected.shape, bool)
-    finite = np.isfinite(expected) & np.isfinite(exact)
-    with np.errstate(invalid="ignore"):
-        close = np.abs(expected - exact) <= ACCURATE * np.maximum(np.abs(exact), rms(exact))
-    return np.where(finite, close, ~np.isfinite(exact) & ~np.isfinite(expected))
-
-
-ACCURATE = 1e-2
-"""Relative error of eager fp32 up to which its value on an unusual input is an expectation at all."""

@@ -8,7 +8,7 @@ from deploykit.capture.noise import SINGLE_ROWS
 from deploykit.capture.record import Recorder
 from deploykit.errors import WorkError
 from deploykit.inputs import CaseInputs
-from deploykit.reference import IndexOutput, Largest
+from deploykit.reference import IndexOutput, Largest, accurate
 from tests.fixtures.forwards import Forward, loaded, normal, seeded
 
 PLAIN = Forward(lambda m, x: m.layer(x))
@@ -309,3 +309,29 @@ def test_control_flow_operators_take_no_modes_and_are_answered_all_the_same():
     assert recorder.float64 == "double"
     exact = case.inputs["x"] @ weights(module) + module.layer.bias.detach().double().numpy()
     assert np.allclose(case.expected64["output"], exact, rtol=0, atol=1e-14)
+
+
+def chaotic(module, x):
+    """Calm for small inputs; for large ones the sine turns a rounding of its argument into another answer."""
+    first = module.wide(x)
+    return torch.sin(first**5 + first)
+
+
+def test_where_a_network_is_chaotic_one_evaluation_is_not_its_noise():
+    module = Forward(chaotic, wide=seeded(lambda: nn.Linear(1024, 64)))
+    x = normal(8, 1024, seed=1)
+    recorder = Recorder(loaded(module, x=x))
+    calm = recorder.answer(asked(x=x, gate="accurate", input_class="straddle"))
+    assert calm.noise["output"].fp32 < 1e-4
+    wild = recorder.answer(asked(x=x * 20, gate="accurate", input_class="straddle"))
+    expected, exact = wild.expected["output"], wild.expected64["output"]
+    right = accurate(expected, exact)
+    assert 0.05 < right.mean() < 0.95, "some answers are right, by luck"
+    with torch.no_grad():
+        alone = np.concatenate([module(torch.from_numpy(row[None])).numpy() for row in wild.inputs["x"]])
+
+    def error(answer):
+        return np.sqrt(np.mean((answer[right] - exact[right]) ** 2))
+
+    assert error(alone) > 8 * error(expected), "another evaluation as good as this one is wrong there"
+    assert wild.noise["output"].fp32 >= 0.99 * error(alone)
