@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deploykit import measurements
+from deploykit import measurements, releases
 from deploykit.benchmark.gate import Rules
 from deploykit.benchmark.metrics import names
 from deploykit.benchmark.scenario import Kind, Scenario
@@ -44,6 +44,7 @@ def export(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     keep_float: Sequence[str] | str = (),
     keep_float_target: float | None = None,
+    target: str | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Export a live module, or a SOURCE text as on the command line, into a bundle.
@@ -64,6 +65,7 @@ def export(
         options: plugin options by variant name.
         keep_float: nodes that variants in reduced precision leave in float; `auto` looks for them.
         keep_float_target: centred SQNR in dB that `auto` aims at; None is where verify stops warning.
+        target: what has to load the ONNX variants, `triton:24.10` or `ort:1.15`.
         progress: is told of every step.
 
     Returns:
@@ -91,6 +93,7 @@ def export(
         force,
         options={name: dict(fields) for name, fields in (options or {}).items()},
         keep_float=Wanted.parse(keep_float if isinstance(keep_float, str) else tuple(keep_float), keep_float_target),
+        release=releases.parse(target) if target is not None else None,
     )
     try:
         return export_pipeline.export(request, progress or Silent(), live).bundle

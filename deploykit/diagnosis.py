@@ -13,7 +13,8 @@ class Diagnosis:
     """What one code means.
 
     Attributes:
-        about: `reference`, `capture`, `artifact`, `values`, `precision`, `evidence`, `baseline`, `server`, `run`: at fault.
+        about: `reference`, `capture`, `artifact`, `values`, `precision`, `evidence`, `baseline`, `server`, `handoff`,
+            `run`: at fault.
         rule: when it fires, one sentence.
         remedy: what to do, one sentence.
     """
@@ -276,6 +277,52 @@ CODES: dict[str, Diagnosis] = {
         "server",
         "Many clients at once get other answers than one alone: rows are mixed up, or batching changes them too much.",
         "Switch the server's batching off to see which; a model that feels its batch must not be batched.",
+    ),
+    "SERVER_UNREACHABLE": Diagnosis(
+        "server", "Nobody answers at the URL.", "Start the server, and check host and port: HTTP and gRPC have two."
+    ),
+    "NOT_READY": Diagnosis(
+        "server",
+        "The server answers, and the model did not become ready in time.",
+        "See what the server logs, and name the model as it is called there with --model-name.",
+    ),
+    "SERVER_ERROR": Diagnosis(
+        "server", "The server answers a right request with a 5xx.", "See what the server logs for this request."
+    ),
+    "REQUEST_REFUSED": Diagnosis(
+        "server",
+        "The server answers a right request with a 4xx.",
+        "Compare the names, dtypes and dims that the server declares with the signature, and its limits on sizes.",
+    ),
+    "BAD_ANSWER": Diagnosis(
+        "server",
+        "The answer is not of the protocol: broken JSON, a size that is not the shape's, another dtype than declared.",
+        "Check that the URL leads to an inference server of this protocol and that nothing on the way cuts answers.",
+    ),
+    "NOT_VERIFIED": Diagnosis(
+        "handoff",
+        "The variant does not pass the gate with the settings that would be shipped.",
+        "See what deploykit verify says of it, and hand over a variant that passes.",
+    ),
+    "TARGET_CANNOT_SERVE": Diagnosis(
+        "handoff",
+        "The serving stack would not load this variant, or would load it and serve it wrongly.",
+        "Take another variant or another target, or change what the message names.",
+    ),
+    "TARGET_CANNOT_LOAD": Diagnosis(
+        "handoff",
+        "The file needs a newer opset or IR than the release's onnxruntime takes, and cannot be exported again here.",
+        "Export the model with --target, and hand that bundle over.",
+    ),
+    "TARGET_TOO_OLD": Diagnosis(
+        "handoff",
+        "The exporter gave a newer opset or IR than the release takes, though it was asked for an older one.",
+        "Name a newer release, or leave this variant out.",
+    ),
+    "PREFLIGHT_FAILED": Diagnosis(
+        "handoff",
+        "The file does not open, or does not answer the reference, in the environment that --preflight names.",
+        "Read which case differs there, and hand over another variant or name another release with --target.",
     ),
     "TIME_LIMIT": Diagnosis("run", "A step took longer than its limit.", "Use a smaller model or fewer samples."),
     "WORKER_CRASHED": Diagnosis(

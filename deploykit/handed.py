@@ -64,7 +64,7 @@ class Handed(_Strict):
     """A handoff folder's record.
 
     Attributes:
-        release: release of the server that was asked for; None where nobody named one.
+        release: what was named to load it, `24.10` of the target itself, else `ort:1.15`; None where nobody named one.
         inputs: names in call order; `fixed_last` tells which of them have a fixed last dim, for the check that wrong
             shapes are refused.
         files: path to sha256 of every file but this record.

@@ -59,6 +59,17 @@ def budgets() -> str:
     return "\n".join(lines)
 
 
+def targets() -> str:
+    """The table of handoff targets."""
+    from deploykit import registry
+
+    lines = ["| target | what it is | engines | what was asked |", "| --- | --- | --- | --- |"]
+    for name in registry.names("handoff"):
+        target = registry.load("handoff", name)
+        lines.append(f"| `{name}` | {target.summary} | {', '.join(target.runtimes)} | {target.proof} |")
+    return "\n".join(lines)
+
+
 def diagnoses() -> str:
     """A section per diagnosis code, grouped by what is at fault."""
     from deploykit.diagnosis import CODES
@@ -82,6 +93,7 @@ TITLES = {
     "evidence": "The evidence does not decide",
     "baseline": "Something changed since the baseline",
     "server": "The server around the model",
+    "handoff": "It is not handed over",
     "run": "It could not be run",
 }
 
@@ -101,6 +113,7 @@ def schema(name: str) -> str:
     from deploykit.bundle import Manifest
 
     kinds = {"verify": results.VerifyReport, "bench": measurements.BenchReport, "run": measurements.RunReport}
+    kinds["handoff"] = results.HandoffReport
     made = (
         Manifest.model_json_schema()
         if name == "manifest"
@@ -128,10 +141,11 @@ def main() -> int:
         ROOT / "docs" / "commands.md": commands(),
         ROOT / "docs" / "diagnosis.md": diagnoses(),
         ROOT / "docs" / "verify.md": filled("docs/verify.md", "budgets", budgets()),
+        ROOT / "docs" / "handoff.md": filled("docs/handoff.md", "targets", targets()),
         ROOT / "README.md": filled("README.md", "files", files()),
     }
     wanted |= {
-        ROOT / "deploykit" / "schemas" / f"{name}.json": schema(name) for name in ("verify", "bench", "run", "manifest")
+        ROOT / "deploykit" / "schemas" / f"{name}.json": schema(name) for name in ("verify", "bench", "run", "handoff", "manifest")
     }
     stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     if "--check" in sys.argv:

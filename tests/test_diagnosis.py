@@ -28,6 +28,12 @@ ORDINARY = {
     "UNKNOWN_DATA",
     "UNKNOWN_LIMIT", "UNKNOWN_MODEL", "UNKNOWN_NODE", "UNKNOWN_PLUGIN", "UNKNOWN_PROVIDER", "UNKNOWN_SCHEMA",
     "UNKNOWN_VARIANT",
+    # the address, the name or the token of a server is wrong, or what it is to be asked cannot be said there
+    "BAD_CLIENTS", "BAD_HEADER", "BAD_HOST", "BAD_NAME", "BAD_PREFLIGHT", "BAD_TOKEN", "BAD_URL", "NOT_IN_JSON",
+    "NO_DATATYPE", "PORT_IN_USE", "PORT_REFUSED", "REMOTE_REFUSED", "UNKNOWN_TARGET",
+    # what the embedded server says to its clients, with the HTTP status
+    "BAD_HTTP", "LENGTH_REQUIRED", "MALFORMED_REQUEST", "OUTPUT_NAMES", "TOO_LARGE", "TOO_SLOW", "WRONG_HOST",
+    "WRONG_METHOD", "WRONG_ORIGIN",
     # files and storage
     "CHANGED", "DISK_FULL", "DOWNLOAD_FAILED", "EXISTS", "LOCKED", "MALFORMED", "PERMISSION", "READ_ONLY", "STORAGE",
     "TAMPERED",
@@ -42,7 +48,18 @@ ORDINARY = {
 """Codes that need no entry."""
 
 
-OTHER = {"FILE_OR_BUNDLE", "STACK_GLOBAL", "WORLD_SIZE", "OMP_NUM_THREADS"}
+GRPC = {
+    "ALREADY_EXISTS", "DEADLINE_EXCEEDED", "FAILED_PRECONDITION", "INVALID_ARGUMENT", "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+}  # fmt: skip
+LIBTORCH = {
+    "DISABLE_CUDNN", "DISABLE_OPTIMIZED_EXECUTION", "ENABLE_CACHE_CLEANING", "ENABLE_JIT_EXECUTOR",
+    "ENABLE_JIT_PROFILING", "ENABLE_TENSOR_FUSER", "ENABLE_WEIGHT_SHARING", "INFERENCE_MODE", "INTER_OP_THREAD_COUNT",
+    "INTRA_OP_THREAD_COUNT",
+}  # fmt: skip
+"""Statuses of gRPC, and parameters of Triton's PyTorch backend."""
+
+OTHER = GRPC | LIBTORCH | {"FILE_OR_BUNDLE", "STACK_GLOBAL", "WORLD_SIZE", "OMP_NUM_THREADS"}
 """Texts in capitals that are no codes: a name in a help text, a pickle's opcode, environment variables."""
 
 SETTINGS = (
@@ -57,8 +74,11 @@ SETTINGS = (
     "SC_",
     "XDG_",
     "LOCAL_",
+    "TYPE_",
+    "KIND_",
+    "TRITON_",
 )
-"""How environment variables, system limits and engine levels begin."""
+"""How environment variables, system limits, engine levels and Triton's words begin; its lint has a table of its own."""
 
 
 def text_of(node):
@@ -136,7 +156,19 @@ def test_no_entry_and_no_exception_is_left_over():
 def test_every_entry_has_a_rule_and_a_remedy_of_one_sentence(code):
     entry = CODES[code]
     assert CODE.fullmatch(code)
-    assert entry.about in {"reference", "capture", "artifact", "values", "precision", "evidence", "baseline", "run"}
+    about = {
+        "reference",
+        "capture",
+        "artifact",
+        "values",
+        "precision",
+        "evidence",
+        "baseline",
+        "server",
+        "handoff",
+        "run",
+    }
+    assert entry.about in about
     for text in (entry.rule, entry.remedy):
         assert 15 <= len(text) <= 200
         assert text[0].isupper() or text.startswith("forward")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from deploykit import measurements, results, tune_results
+from deploykit import measurements, profile_results, results, tune_results
 from deploykit.measurements import (
     BenchReport,
     BenchRow,
@@ -18,18 +18,18 @@ from deploykit.measurements import (
     GateReport,
     LatencyPercentile,
     Load,
-    OperatorTime,
     Probe,
-    Profile,
     Recommendation,
     RunReport,
     Sweep,
     SweepRow,
 )
+from deploykit.profile_results import OperatorTime, Profile
 from deploykit.results import (
     BaselineReport,
     Check,
     Drift,
+    HandoffReport,
     Location,
     Mutant,
     Ranked,
@@ -58,8 +58,9 @@ VERIFY = VerifyReport(
 ROW = BenchRow(
     "onnx", "CPUExecutionProvider", 8, 2, "measured", "", 21_000.0, (20_000.0, 22_000.5), 0.95, None, 25_000.0, None,
     None, "only 90 calls", 47_000.5, 3.0, 0.2, 98_000_000, 410_000, 1.0, 2.0, 3.0, 90, 3,
+    clients=4, throughput_ci=(46_000.0, 48_000.5),
 )  # fmt: skip
-COMPARISON = Comparison("eager", "onnx", 8, 0.25, (0.24, 0.26), 0.95, "faster")
+COMPARISON = Comparison("eager", "onnx", 8, 0.25, (0.24, 0.26), 0.95, "faster", 3e5, (2.9e5, 3.1e5))
 CHOICE = Choice("onnx", "4.0× faster")
 TRIED = Tried("threads=1", 1, 0.9, "faster")
 TUNED = Tuned(
@@ -87,17 +88,21 @@ PERCENTILE = LatencyPercentile("p99", 4.5e6, (4e6, 5e6), "why")
 PROBE = Probe(500.0, "search", "overloaded")
 LOAD = Load(
     "onnx", "CPUExecutionProvider", 1, 2, "met", "why", "p99 ≤ 5 ms", 5e6, True, 480.5, True, False, (PERCENTILE,),
-    1e5, 1.1e5, 9e5, 8e5, 0.5, 1250.0, 3, 2e4, 6000, 3, (PROBE, PROBE),
+    1e5, 1.1e5, 9e5, 8e5, 0.5, 1250.0, 3, 2e4, 6000, 3, (PROBE, PROBE), clients=8,
 )  # fmt: skip
 RECOMMENDATION = Recommendation(
     "onnx", "fast", (CHOICE,), (CHOICE, CHOICE), "size", ("size ≤ 1.0 MB",), False, ("onnx",), (CHOICE,)
 )  # fmt: skip
 BENCH = BenchReport("mlp", {"cpus": 2}, {"quick": True}, (ROW,), (COMPARISON,), RECOMMENDATION)
+HANDED = HandoffReport(
+    "triton", "out", "mlp", 2, "onnx", "pass", "40 checks", "asked for", "24.10", (1, 2), "threads=1", 9, 12, "run"
+)  # fmt: skip
 RUN = RunReport("mlp", 1, {"loss": [1.0, 0.5]}, {"variants": 6}, VERIFY, BENCH, {"export": 1.5})
 
 ALL = (
     CHECK, LOCATION, VARIANT, MUTANT, RANKED, SELF_CHECK, DRIFT, BASELINE, VERIFY, ROW, COMPARISON, CHOICE, TRIED,
     TUNED, RECOMMENDATION, BENCH, RUN, OPERATOR, PROFILE, GATE_METRIC, GATE, SWEEP_ROW, SWEEP, PERCENTILE, PROBE, LOAD,
+    HANDED,
 )  # fmt: skip
 
 
@@ -106,7 +111,8 @@ def named(value):
 
 
 def test_every_result_class_is_tried_here():
-    named = (*vars(results).values(), *vars(measurements).values(), *vars(tune_results).values())
+    modules = (results, measurements, tune_results, profile_results)
+    named = [value for module in modules for value in vars(module).values()]
     classes = {c for c in named if dataclasses.is_dataclass(c) and isinstance(c, type)}
     assert {type(value) for value in ALL} == classes
 

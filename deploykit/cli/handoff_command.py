@@ -31,6 +31,7 @@ from deploykit.cli import options
 @click.option("--on", default="cpu", show_default=True, metavar="PROVIDER", help="cpu, cuda, or a full provider name.")
 @click.option("--trust-code", is_flag=True, help="Hand over TorchScript that was made elsewhere.")
 @click.option("--allow-unverified", is_flag=True, help="Do not ask the gate, and say so in the record.")
+@click.option("--preflight", type=Path, metavar="PYTHON", help="Try it in this Python's onnxruntime, too.")
 @click.option("--force", is_flag=True, help="Replace the version or the folder that is there.")
 @options.common
 def command(bundle: Path, json_to: str | None, quiet: bool, debug: bool, **given: Any) -> int:  # noqa: ARG001
@@ -38,11 +39,14 @@ def command(bundle: Path, json_to: str | None, quiet: bool, debug: bool, **given
 
     The variant passes the parity gate with the settings that are shipped, or nothing is written.
     """
+    from deploykit import releases
     from deploykit.pipeline.handoff import HandoffRequest, handoff
     from deploykit.report import handed
     from deploykit.session import provider_name
 
-    request = HandoffRequest(bundle, **{**given, "provider": provider_name(given.pop("on"))})
+    named = given.pop("release")
+    given["release"] = releases.parse(named) if named else None
+    request = HandoffRequest(bundle, provider=provider_name(given.pop("on")), **given)
     report = handoff(request, options.progress_for(quiet=quiet))
     options.emit(report, handed.render(report), json_to)
     return report.exit_code

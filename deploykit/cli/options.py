@@ -63,6 +63,7 @@ def source_options(function: F) -> F:
             "--keep-float-target", type=float, metavar="DB", help="What auto aims at. [default: no more warning]"
         ),
         click.option("--keep-float", metavar="auto|NODES", help="Nodes that reduced precision leaves in float."),
+        click.option("--target", "release", metavar="NAME:RELEASE", help="Must load in it: triton:24.10, ort:1.15."),
         click.option("--force", is_flag=True, help="Replace the bundle that is there."),
         click.option(
             "--output", "-o", type=Path, metavar="BUNDLE", help="Where the bundle goes. [default: artifacts/NAME]"
@@ -132,7 +133,7 @@ def export_request(source: str, output: Path | None, given: dict[str, Any]) -> E
     Raises:
         UsageError: an unknown source, variant or missing file, before anything starts.
     """
-    from deploykit import plan
+    from deploykit import plan, releases
     from deploykit.pipeline.export import ExportRequest
     from deploykit.pipeline.keep_float import Wanted
 
@@ -150,6 +151,7 @@ def export_request(source: str, output: Path | None, given: dict[str, Any]) -> E
         given["force"],
         train_request(given),
         keep_float=Wanted.parse(given["keep_float"], given["keep_float_target"]),
+        release=releases.parse(given["release"]) if given["release"] else None,
     )
 
 

@@ -25,6 +25,8 @@ HERE = Path(__file__).resolve().parent
 DATATYPES = {"bool": "BOOL", "float16": "FP16", "float32": "FP32", "float64": "FP64"} | {
     f"{sign}int{bits}": f"{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
 }
+NAMES = {text: name for name, text in DATATYPES.items()}
+LENGTH = "Inference-Header-Content-Length"
 TIMEOUT_S = 120.0
 
 
@@ -40,10 +42,15 @@ def post(url: str, body: dict[str, Any] | None) -> Any:
         OSError: nothing answers there.
     """
     data = None if body is None else json.dumps(body, allow_nan=False).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})  # noqa: S310 - checked in main
+    return json.loads(send(url, data, {"Content-Type": "application/json"})[0] or b"null")
+
+
+def send(url: str, data: bytes | None, headers: dict[str, str]) -> tuple[bytes, Any]:
+    """Body and headers of an answer; raises as `post`."""
+    request = urllib.request.Request(url, data, headers)  # noqa: S310 - checked in main
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
-            return json.loads(answer.read() or b"null")
+            return answer.read(), answer.headers
     except urllib.error.HTTPError as error:
         raise RefusedError(f"HTTP {error.code}: {error.read()[:300].decode(errors='replace')}") from error
 
@@ -54,17 +61,46 @@ def flat(array: np.ndarray) -> list[Any]:
 
 
 def ask_oip(base: str, model: str, version: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """One request of the Open Inference Protocol v2, JSON tensors."""
+    """One request of the Open Inference Protocol v2: JSON tensors, or bytes where the server has no JSON for them."""
     path = f"{base}/v2/models/{model}" + (f"/versions/{version}" if version else "") + "/infer"
     tensors = [
         {"name": name, "datatype": DATATYPES[array.dtype.name], "shape": list(array.shape), "data": flat(array)}
         for name, array in inputs.items()
     ]
-    found = post(path, {"inputs": tensors})
-    names = {text: name for name, text in DATATYPES.items()}
+    try:
+        found = post(path, {"inputs": tensors})
+    except RefusedError as error:
+        if "FP16" not in str(error):
+            raise
+        return ask_binary(path, inputs)  # Triton and KServe have no half precision in JSON
     return {
-        one["name"]: np.asarray(one["data"], names[one["datatype"]]).reshape(one["shape"]) for one in found["outputs"]
+        one["name"]: np.asarray(one["data"], NAMES[one["datatype"]]).reshape(one["shape"]) for one in found["outputs"]
     }
+
+
+def ask_binary(path: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same with all tensors as bytes behind the JSON, both ways: the protocol's `binary_tensor_data`."""
+    blocks = {name: np.asarray(a, a.dtype.newbyteorder("<"), order="C").tobytes() for name, a in inputs.items()}
+    tensors = [
+        {
+            "name": name,
+            "datatype": DATATYPES[array.dtype.name],
+            "shape": list(array.shape),
+            "parameters": {"binary_data_size": len(blocks[name])},
+        }
+        for name, array in inputs.items()
+    ]
+    head = json.dumps({"inputs": tensors, "parameters": {"binary_data_output": True}}).encode()
+    headers = {"Content-Type": "application/octet-stream", LENGTH: str(len(head))}
+    body, told = send(path, b"".join([head, *blocks.values()]), headers)
+    at = int(told[LENGTH])
+    answer = {}
+    for one in json.loads(body[:at])["outputs"]:
+        end = at + one["parameters"]["binary_data_size"]
+        dtype = np.dtype(NAMES[one["datatype"]]).newbyteorder("<")
+        answer[one["name"]] = np.frombuffer(body[at:end], dtype).reshape(one["shape"])
+        at = end
+    return answer
 
 
 def ask_mlflow(base: str, model: str, version: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -45,8 +45,8 @@ def _blocks(record: Handed, commands: Commands) -> str:
     blocks.append((where, check))
     text = "\n".join(f"{said}:\n\n```bash\n{code}\n```\n" for said, code in blocks if code)
     tail = "`check.py` needs numpy only." if record.speaks else ""
-    head = "## Run it\n\nPython commands mean the environment of your choice, a fresh one best.\n\n"
-    return head + text + (f"\n{tail}\n" if tail else "")
+    python = "Python commands mean the environment of your choice, a fresh one best.\n\n" if record.speaks else ""
+    return f"## Run it\n\n{python}" + text + (f"\n{tail}\n" if tail else "")
 
 
 def _table(signature: Signature) -> str:
@@ -67,11 +67,9 @@ def _proof(record: Handed, target: TargetPlugin) -> str:
         else:
             lines.append(f"{head}**was not verified**: {one.reason}; {count}.")
     lines.append(f"- {target.proof}")
-    limit = (
-        "The limits are root mean square errors to the model in float64; `deploykit verify BUNDLE --url URL` asks the "
-        "server everything else, too."
-    )
-    return "\n".join(lines) + f"\n\n{limit}\n"
+    limit = "The limits are root mean square errors to the model in float64"
+    more = "; `deploykit verify BUNDLE --url URL` asks the server everything else, too" if record.speaks else ""
+    return "\n".join(lines) + f"\n\n{limit}{more}.\n"
 
 
 def _files(record: Handed) -> str:

@@ -53,7 +53,7 @@ class Given:
         model: name of the model on the server.
         signature: of every version.
         versions: ascending by number, at least one; the last one is what clients get who name none.
-        release: release of the server, `24.10`; None where nobody named one.
+        release: release of Triton, `24.10`; None where nobody named one, or only an engine.
         provider: full execution provider name that the settings are for.
     """
 

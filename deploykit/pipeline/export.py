@@ -24,11 +24,12 @@ from deploykit.inputs import Samples
 from deploykit.isolation import Caller, Limits, Pool
 from deploykit.lines import LINES
 from deploykit.model import SourceSpec
-from deploykit.pipeline import train
+from deploykit.pipeline import fitting, train
 from deploykit.pipeline.keep_float import Search, Staged, Wanted
 from deploykit.plan import PlannedVariant
 from deploykit.progress import Progress
 from deploykit.publish import check_target, publish, staging
+from deploykit.releases import Release
 from deploykit.results import from_data
 from deploykit.session import SessionSettings
 from deploykit.signature import Signature
@@ -52,6 +53,7 @@ class ExportRequest:
         training: how the seed model is trained when no checkpoint is named, and which data its samples come from.
         options: plugin options by variant name.
         keep_float: nodes that variants in reduced precision leave in float, or that they are to be looked for.
+        release: what has to load the ONNX variants; None asks for nothing older than what the exporter writes.
     """
 
     source: SourceSpec
@@ -62,6 +64,7 @@ class ExportRequest:
     training: train.TrainRequest = field(default_factory=train.TrainRequest)
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     keep_float: Wanted = field(default_factory=Wanted)
+    release: Release | None = None
 
 
 @dataclass(frozen=True)
@@ -169,8 +172,8 @@ class _Workshop:
         target = self.stage / str(record.file)
         try:
             options = self._options(variant)
-            make = partial(self._transform, variant, pool, made)
-            answer = make(options, target) if variant.base else self._export(variant, target)
+            make = partial(self._made, variant, pool, made)
+            answer = make(options, target)
             record = VariantRecord.model_validate_json(json.dumps({**record.model_dump(), **answer}))
             self._open(record, target, pool)
             if self.request.keep_float.auto and "keep_float" in record.options and "keep_float" not in options:
@@ -186,7 +189,25 @@ class _Workshop:
         self.progress.step(f"{variant.name}: {_size(target.parent)}")
         return record
 
-    def _export(self, variant: PlannedVariant, target: Path) -> dict[str, Any]:
+    def _made(
+        self,
+        variant: PlannedVariant,
+        pool: Pool,
+        made: dict[str, VariantRecord],
+        options: dict[str, Any],
+        target: Path,
+    ) -> dict[str, Any]:
+        """Options and facts of the variant, its file as old as the release that has to load it wants it."""
+        if variant.base:
+            answer = self._transform(variant, pool, made, options, target)
+        else:
+            answer = self._export(variant, target, options)
+        if self.request.release is None or variant.runtime != fitting.ENGINE:
+            return answer
+        facts = fitting.fit(pool.worker("transforms"), variant.name, target, self.request.release)
+        return {**answer, "facts": {**answer["facts"], **facts}}
+
+    def _export(self, variant: PlannedVariant, target: Path, options: dict[str, Any]) -> dict[str, Any]:
         caller = self.live or self.torch_pool.worker("torch")
         answer: dict[str, Any] = caller.call(
             "exporting:export",
@@ -195,7 +216,7 @@ class _Workshop:
             source=None if self.live else asdict(self.source),
             weights=str(self.stage / WEIGHTS),
             signature=self.captured["signature"],
-            options=self._options(variant),
+            options=options,
             lines=str(self.stage / LINES),
         )
         return answer
@@ -204,7 +225,10 @@ class _Workshop:
         """The options asked for; nodes to keep in float go to every plugin that can keep them."""
         given = self.request.options.get(variant.name, {})
         nodes = self.request.keep_float.nodes
-        able = variant.kind == "transforms" and hasattr(registry.load(variant.kind, variant.plugin), "keep_float")
+        plugin = registry.load(variant.kind, variant.plugin)
+        able = variant.kind == "transforms" and hasattr(plugin, "keep_float")
+        if self.request.release is not None and variant.kind == "exporters" and hasattr(plugin, "opset"):
+            given = {"opset": min(plugin.opset, self.request.release.opset), **given}
         return {"keep_float": nodes, **given} if nodes and able else given
 
     def _mended(

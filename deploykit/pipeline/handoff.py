@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-from deploykit import __version__, handed, registry
+from deploykit import handed, registry
 from deploykit.bundle import Bundle, VariantRecord
 from deploykit.errors import RefusedError, UsageError, from_os_error
 from deploykit.handed import RECORD, Handed, HandedVersion
 from deploykit.handoff import _layout
 from deploykit.handoff.interface import Given, TargetPlugin, Version
 from deploykit.isolation import Limits, Pool
-from deploykit.pipeline import travelling
+from deploykit.pipeline import preflight, reexport, travelling
 from deploykit.pipeline.judging import Gate
-from deploykit.pipeline.shipping import recommended
+from deploykit.pipeline.reexport import Shipped
+from deploykit.pipeline.shipping import check_trust, model_name, recommended
 from deploykit.pipeline.trial import Trial
 from deploykit.progress import Progress
-from deploykit.publish import Kind, made_here, put, staging
+from deploykit.publish import Kind, put, staging
+from deploykit.releases import Release
 from deploykit.results import HandoffReport
 from deploykit.session import CPU, SessionSettings
 from deploykit.tune_results import Goal
@@ -36,7 +40,7 @@ class HandoffRequest:
 
     Attributes:
         target: plugin name, `triton`.
-        release: of the server, `24.10`; None for whatever is current.
+        release: what will load the file; None for whatever is current.
         variant: None takes the one that `bench` recommended, where the target can serve it.
         model: name on the server; None takes the bundle's.
         version: number in the model repository; others that are there already stay.
@@ -46,12 +50,14 @@ class HandoffRequest:
         trust_code: hand over TorchScript of a bundle that this machine did not make.
         allow_unverified: hand over without asking the gate, and say so in the record.
         force: replace a version that is there, or the folder of another model.
+        preflight: a Python with the onnxruntime that will load the file, which has to answer there, too; None leaves
+            it at the one installed here.
     """
 
     bundle: Path
     target: str
     output: Path
-    release: str | None = None
+    release: Release | None = None
     variant: str | None = None
     model: str | None = None
     version: int = 1
@@ -61,14 +67,16 @@ class HandoffRequest:
     trust_code: bool = False
     allow_unverified: bool = False
     force: bool = False
+    preflight: Path | None = None
 
 
 def handoff(request: HandoffRequest, progress: Progress) -> HandoffReport:
     """Verify the variant, then write the folder, whole or not at all.
 
     Raises:
-        DeploykitError: the bundle or the variant cannot be used, the target cannot serve it (TARGET_CANNOT_SERVE),
-            the gate did not pass it (NOT_VERIFIED), or the place cannot be written.
+        DeploykitError: the bundle or the variant cannot be used, the target cannot serve it (TARGET_CANNOT_SERVE), the
+            release cannot load it (TARGET_CANNOT_LOAD) or answers wrongly (PREFLIGHT_FAILED), the gate did not pass it
+            (NOT_VERIFIED), or the place cannot be written.
     """
     target: TargetPlugin = registry.load("handoff", request.target)()
     bundle = Bundle(request.bundle)
@@ -76,11 +84,28 @@ def handoff(request: HandoffRequest, progress: Progress) -> HandoffReport:
     record, reason = _chosen(bundle, request, target)
     before = _there(request, bundle)
     gate = Gate(bundle, request.provider, settings=_settings(record, request))
-    own = _version(gate, record, request)
+    progress.stage("handoff", 3)
+    with tempfile.TemporaryDirectory(prefix="deploykit-") as scratch:
+        trusted = request.trust_code
+        found = reexport.shipped(bundle, record, request.release, Path(scratch), progress, trusted=trusted)
+        return _written(request, gate, target, found, before, reason, progress)
+
+
+def _written(
+    request: HandoffRequest,
+    gate: Gate,
+    target: TargetPlugin,
+    found: Shipped,
+    before: Handed | None,
+    choice: str,
+    progress: Progress,
+) -> HandoffReport:
+    """Prove what goes out, lay out the folder and put it in its place."""
+    bundle, record = gate.bundle, found.record
+    own = _version(gate, found, request)
     given = _given(request, bundle, own, before)
     target.check(given)
-    progress.stage("handoff", 3)
-    verdict, said = _proven(request, gate, record, progress)
+    verdict, said = _proven(request, gate, found, progress)
     with _folder(request, before) as stage:
         for old in given.versions:
             if old is not own:
@@ -101,8 +126,8 @@ def handoff(request: HandoffRequest, progress: Progress) -> HandoffReport:
         put(stage, full.to_json(), request.output, HANDOFF)
     progress.step(f"wrote {request.output}")
     return HandoffReport(
-        request.target, str(request.output), full.model, own.number, record.name, verdict, said, reason,
-        release=request.release, versions=tuple(one.number for one in versions), settings=own.settings.words,
+        request.target, str(request.output), full.model, own.number, record.name, verdict, said, choice,
+        release=_release(request), versions=tuple(one.number for one in versions), settings=own.settings.words,
         files=len(full.files) + 1, cases=len(cases), start=target.commands(given).start,
     )  # fmt: skip
 
@@ -122,9 +147,7 @@ def _chosen(bundle: Bundle, request: HandoffRequest, target: TargetPlugin) -> tu
     if record.runtime not in target.runtimes:
         message = f"{request.target} serves {', '.join(target.runtimes)}, and {record.name} is {record.runtime}"
         raise RefusedError(record.name, message, "name another --variant", "TARGET_CANNOT_SERVE")
-    if registry.load("runtimes", record.runtime).runs_code and not (request.trust_code or made_here(bundle)):
-        message = "can run code, and this machine did not make the bundle"
-        raise RefusedError(record.name, message, "give --trust-code if you trust its origin", "UNTRUSTED_CODE")
+    check_trust(bundle, record, trusted=request.trust_code)
     return record, why
 
 
@@ -139,11 +162,19 @@ def _settings(record: VariantRecord, request: HandoffRequest) -> SessionSettings
     return (settings.with_words(found.settings) if found else settings).with_words(words)
 
 
-def _version(gate: Gate, record: VariantRecord, request: HandoffRequest) -> Version:
-    found = tuned_for(record.tuned, request.provider, request.goal)
+def _version(gate: Gate, shipped: Shipped, request: HandoffRequest) -> Version:
+    found = tuned_for(shipped.record.tuned, request.provider, request.goal)
     batch = found.batch if found is not None and request.goal == "throughput" else None
     assert gate.settings is not None
-    return Version(request.version, record, travelling.files_of(gate.bundle, record), gate.settings, batch)
+    return Version(request.version, shipped.record, shipped.files, gate.settings, batch)
+
+
+def _release(request: HandoffRequest) -> str | None:
+    """The release as the record and the README name it, after the target's name: `24.10`, or `ort:1.15`."""
+    named = request.release
+    if named is None:
+        return None
+    return named.name if named.kind == request.target else named.label
 
 
 def _there(request: HandoffRequest, bundle: Bundle) -> Handed | None:
@@ -156,8 +187,8 @@ def _there(request: HandoffRequest, bundle: Bundle) -> Handed | None:
     if not (request.output / RECORD).exists():
         return None
     before = handed.load(request.output)
-    name = request.model or bundle.manifest.name
-    same = (before.target, before.release, before.model) == (request.target, request.release, name)
+    name = model_name(bundle, request.model)
+    same = (before.target, before.release, before.model) == (request.target, _release(request), name)
     if not same and not request.force:
         message = f"holds {before.model} for {before.target}"
         hint = "replace it with --force, or choose another path with -o"
@@ -204,29 +235,35 @@ def _given(request: HandoffRequest, bundle: Bundle, own: Version, before: Handed
         for one in _others(before, request)
     ]
     versions = tuple(sorted((*olds, own), key=lambda one: one.number))
-    name = request.model or bundle.manifest.name
-    return Given(name, bundle.manifest.signature, versions, request.release, request.provider)
+    name = model_name(bundle, request.model)
+    release = request.release.server if request.release is not None else None
+    return Given(name, bundle.manifest.signature, versions, release, request.provider)
 
 
 def _proven(
-    request: HandoffRequest, gate: Gate, record: VariantRecord, progress: Progress
+    request: HandoffRequest, gate: Gate, shipped: Shipped, progress: Progress
 ) -> tuple[Literal["pass", "unverified"], str]:
-    """The gate's verdict with the settings that are shipped, and its reason.
+    """The gate's verdict on the file that goes out with the settings that go out, and its reason.
 
     Raises:
-        RefusedError: NOT_VERIFIED.
+        RefusedError: NOT_VERIFIED, PREFLIGHT_FAILED.
     """
+    notes = [shipped.note] if shipped.note else []
+    if request.preflight is not None:
+        notes.append(preflight.preflight(gate, shipped, request.preflight, request.release))
+        progress.step(notes[-1])
     if request.allow_unverified:
         progress.step("not verified, as --allow-unverified asks")
-        return "unverified", "--allow-unverified was given"
+        return "unverified", "; ".join(["--allow-unverified was given", *notes])
+    record = shipped.record
     with Pool(Limits.for_model(gate.bundle.largest_file)) as pool:
         trial = Trial(gate, pool, progress, trusted=True, reproducers=None)
-        report = trial.of(record, gate.bundle.file_of(record.name))
+        report = trial.of(record, shipped.artifact)
     if report.verdict != "pass":
         message = f"verify says {report.verdict}, {report.code}: {report.reason}"
         hint = f"see deploykit verify {request.bundle}, or give --allow-unverified, which the record will say"
         raise RefusedError(record.name, message, hint, "NOT_VERIFIED")
-    return "pass", report.reason
+    return "pass", "; ".join([report.reason, *notes])
 
 
 @contextmanager
@@ -243,7 +280,7 @@ def _record(request: HandoffRequest, given: Given, target: TargetPlugin, version
     specs = given.signature.inputs
     return Handed(
         target=request.target,
-        release=request.release,
+        release=_release(request),
         model=given.model,
         speaks=target.speaks,
         provider=request.provider,
@@ -252,5 +289,5 @@ def _record(request: HandoffRequest, given: Given, target: TargetPlugin, version
         fixed_last={spec.name: bool(spec.shape) and isinstance(spec.shape[-1], int) for spec in specs},
         versions=versions,
         files={},
-        deploykit=__version__,
+        deploykit=version("deploykit"),
     )

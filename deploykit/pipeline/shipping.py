@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection
 
 from pydantic import ValidationError
 
+from deploykit import registry
 from deploykit.bundle import REPORTS, Bundle, VariantRecord
-from deploykit.errors import RefusedError
+from deploykit.errors import RefusedError, UsageError
 from deploykit.measurements import BenchReport
+from deploykit.pipeline.identity import identity
 from deploykit.pipeline.keeping import TABLE
-from deploykit.pipeline.stored import identity
+from deploykit.publish import made_here
 from deploykit.results import from_data
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 PREFERRED = ("onnx", "torchscript", "torch-export")
 """Variants that go out when no benchmark recommends one."""
@@ -39,6 +44,30 @@ def recommended(bundle: Bundle, runtimes: Collection[str]) -> tuple[VariantRecor
     if best is None:
         return there[name], "no benchmark of this bundle recommends another"
     return there[name], f"the benchmark recommends {best}, which cannot be served here"
+
+
+def model_name(bundle: Bundle, asked: str | None) -> str:
+    """The model's name on a server: the one that was asked for, else the bundle's.
+
+    Raises:
+        UsageError: BAD_NAME, it is none for a URL or a folder.
+    """
+    name = asked or bundle.manifest.name
+    if not _NAME.fullmatch(name):
+        hint = "at most 80 ASCII letters, digits, '.', '_' and '-', the first one a letter or a digit"
+        raise UsageError(f"--model-name {name}", "no name for a model on a server", hint, "BAD_NAME")
+    return name
+
+
+def check_trust(bundle: Bundle, record: VariantRecord, *, trusted: bool) -> None:
+    """Refuse a file that can run code, unless this machine made the bundle or somebody trusts it.
+
+    Raises:
+        RefusedError: UNTRUSTED_CODE.
+    """
+    if registry.load("runtimes", record.runtime).runs_code and not (trusted or made_here(bundle)):
+        message = "can run code, and this machine did not make the bundle"
+        raise RefusedError(record.name, message, "give --trust-code if you trust its origin", "UNTRUSTED_CODE")
 
 
 def _stored(bundle: Bundle) -> str | None:

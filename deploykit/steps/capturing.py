@@ -106,6 +106,24 @@ def _check_labels(case: Case) -> None:
 _RECORDED = ("id", "input_class", "gate", "rows", "seed", "noise", "layout", "relation", "score_noise")
 
 
+def calibration(
+    source: dict[str, Any], weights: str, signature: dict[str, Any], samples: str | None, scratch: str, seed: int
+) -> list[str]:
+    """Write the calibration batches that `capture` would into `scratch`, for a bundle that is there; gives the files.
+
+    Args:
+        source: fields of a SourceSpec.
+        weights: the bundle's.
+        signature: the bundle's.
+        samples: path of the `.npz` that the bundle was exported with, or None.
+        scratch: existing folder.
+        seed: of the bundle's campaign.
+    """
+    model = live.ensure(source, weights, signature)
+    given = inputs.Samples.load(Path(samples)) if samples else None
+    return _calibration(model, given, Path(scratch), seed)
+
+
 def _calibration(model: LoadedModel, given: inputs.Samples | None, scratch: Path, seed: int) -> list[str]:
     files = []
     for index, batch in enumerate(plan.calibration(model.signature, model.example, given, seed)):

@@ -212,6 +212,9 @@ def test_a_tampered_folder_gets_no_second_version(bundle, tmp_path):
         ({"variant": "nonsense"}, "UNKNOWN_VARIANT"),
         ({"model": "forbidden"}, "TARGET_CANNOT_SERVE"),
         ({"session": "threads=0"}, "BAD_SETTING"),
+        ({"model": "../x"}, "BAD_NAME"),
+        ({"model": "a b"}, "BAD_NAME"),
+        ({"model": "x" * 81}, "BAD_NAME"),
     ],
 )
 def test_what_cannot_be_handed_over_is_said_and_nothing_is_written(bundle, tmp_path, more, code):

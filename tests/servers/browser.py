@@ -1,6 +1,6 @@
 """Headless Chromium for tests, driven through the DevTools protocol over two pipes: no port, no driver, no package.
 
-Protocol: https://chromedevtools.github.io/devtools-protocol/ with `--remote-debugging-pipe`, messages end in a zero byte.
+Protocol: https://chromedevtools.github.io/devtools-protocol/ with `--remote-debugging-pipe`, a zero byte ends each.
 """
 
 from __future__ import annotations
@@ -27,25 +27,26 @@ from tests.servers.running import MARK, Server, clean_environment, end, namespac
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 TIMEOUT_S = 30.0
 FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-extensions", "--disable-dev-shm-usage",
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-extensions",
+    "--disable-dev-shm-usage",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
     "--remote-debugging-pipe",
 )  # fmt: skip
 
 
-def chromium() -> str:
-    """The browser's command; skips the test where there is none, which in CI is a failure."""
-    for name in NAMES:
+def program(*names: str) -> str:
+    """The first of these programs that is installed; skips the test where none is, which in CI is a failure."""
+    for name in names:
         if found := shutil.which(name):
             return found
     if expected_here():
-        pytest.fail("a Chromium has to be there in CI", pytrace=False)
-    pytest.skip("there is no Chromium on this machine")
+        pytest.fail(f"{names[0]} has to be there in CI", pytrace=False)
+    pytest.skip(f"there is no {names[0]} on this machine")
 
 
 @dataclass
 class Page:
-    """One tab. `said` collects what a person would see in the console: messages, exceptions, violations of the policy."""
+    """One tab. `said` collects what a person would see in the console: messages, exceptions, breaches of policy."""
 
     write: int
     read: int
@@ -61,6 +62,12 @@ class Page:
         Raises:
             AssertionError: The browser refuses it, or does not answer in time.
         """
+        found = self._answered(method, params)
+        assert "error" not in found, found
+        return dict(found.get("result", {}))
+
+    def _answered(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        """The message that answers a command, be it an error."""
         self._last += 1
         message: dict[str, Any] = {"id": self._last, "method": method, "params": params}
         if self.session:
@@ -70,8 +77,7 @@ class Page:
         while True:
             found = self._message(until)
             if found.get("id") == self._last:
-                assert "error" not in found, found
-                return dict(found.get("result", {}))
+                return found
             self._event(found)
 
     def open(self, url: str) -> None:
@@ -92,13 +98,19 @@ class Page:
         return found["result"].get("value")
 
     def wait(self, expression: str, timeout_s: float = TIMEOUT_S) -> None:
-        """Return as soon as an expression is true.
+        """Return as soon as an expression is true; while a page goes and another comes, none is.
 
         Raises:
             AssertionError: It is not in time.
         """
         until = time.monotonic() + timeout_s
-        while not self.evaluate(f"!!({expression})"):
+        guarded = f"(() => {{ try {{ return !!({expression}); }} catch {{ return false; }} }})()"
+        while (
+            not self._answered("Runtime.evaluate", {"expression": guarded})
+            .get("result", {})
+            .get("result", {})
+            .get("value")
+        ):
             assert time.monotonic() < until, f"never true: {expression}\n" + "\n".join(self.said)
             time.sleep(0.05)
 
@@ -139,12 +151,12 @@ def browsing(folder: Path) -> Iterator[Page]:
     Args:
         folder: Existing; takes the profile and the log.
     """
-    program = chromium()
+    browser = program(*NAMES)
     (to_read, to_write), (from_read, from_write) = os.pipe(), os.pipe()
     mark = uuid.uuid4().hex
-    # a shell puts the pipes on 3 and 4, where the browser wants them
-    shell = ["sh", "-c", f'exec "$@" 3<&{to_read} 4>&{from_write}', "sh"]
-    argv = [*namespaces(), *shell, program, *FLAGS, f"--user-data-dir={folder / 'profile'}", "about:blank"]
+    # bash (dash knows one-digit numbers only) puts the pipes on 3 and 4, where the browser wants them
+    shell = ["bash", "-c", f'exec "$@" 3<&{to_read} 4>&{from_write}', "bash"]
+    argv = [*namespaces(), *shell, browser, *FLAGS, f"--user-data-dir={folder / 'profile'}", "about:blank"]
     with (folder / "browser.log").open("wb") as log:
         process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,

@@ -18,7 +18,9 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from deploykit import handed
+from deploykit import handed, registry
+from deploykit.handoff._layout import lay
+from tests.handoff import nets
 from tests.servers.blocks import blocks, typed
 from tests.servers.environments import ROOT, environment
 from tests.servers.running import Server, clean_environment, free_port, running
@@ -47,11 +49,21 @@ def asked(feeds, version=""):
     finally:
         endpoint.close()
 
+def net():
+    endpoint = connect(url, "net")
+    tokens, mask = numpy.int64([[1, -2, 2**62], [6, 5, 4]]), numpy.array([True, False, True])
+    answer = endpoint.infer({"tokens": tokens, "scale": numpy.float32(0.5), "mask": mask})
+    return {name: [array.dtype.name, array.tolist()] for name, array in answer.items()}
+
 def numbers(shape):
     message = oip_messages.message("ModelInferRequest")(model_name="tiny")
     sent = message.inputs.add(name="x", datatype="FP32", shape=shape)
     sent.contents.fp32_contents.extend(x.ravel().tolist())
-    return connect(url, "tiny").raw(message.SerializeToString(), {}).status
+    answer = connect(url, "tiny").raw(message.SerializeToString(), {})
+    if answer.status != 200:
+        return answer.status
+    told = oip_messages.message("ModelInferResponse").FromString(answer.body)
+    return [len(told.raw_output_contents), list(told.outputs[0].shape), list(told.outputs[0].contents.fp32_contents)]
 
 endpoint = connect(url, "tiny")
 facts = endpoint.model_facts()
@@ -60,6 +72,7 @@ print(json.dumps({
     "inputs": [[spec.name, spec.dtype, len(spec.shape)] for spec in facts.inputs],
     "latest": asked({"x": x}), "1": asked({"x": x}, "1"), "2": asked({"x": x}, "2"),
     "numbers": numbers(x.shape),
+    "net": net(),
     "wrong": {
         "shape": asked({"x": x[:, :5]}), "rank": asked({"x": x[0]}), "dtype": asked({"x": x.astype("f8")}),
         "name": asked({"y": x}), "more": asked({"x": x, "y": x}), "nothing": asked({}), "version": asked({"x": x}, "9"),
@@ -82,6 +95,16 @@ def walk(stack: str, bundle: Path, place: Path) -> Path:
         done = typed(f"{block} {more}", place, {**os.environ, "PATH": path})
         assert done.returncode == 0, done.stderr
     return place / "handoff" / stack
+
+
+def add_net(stack: str, folder: Path) -> None:
+    """Add the model `net`, of several inputs and outputs, as the target writes it."""
+    handed_over = nets.given(folder=folder.parent / "net", files=("net.onnx",))
+    artifact = handed_over.latest.files["net.onnx"]
+    artifact.parent.mkdir(parents=True)
+    nets.build(artifact)
+    tree = registry.load("handoff", stack)().files(handed_over)
+    lay({path: content for path, content in tree.items() if path.startswith("models/")}, folder)
 
 
 def spoil(version: Path) -> None:

@@ -9,14 +9,23 @@ import numpy as np
 import pytest
 
 from deploykit.endpoint import Wire, connect
+from deploykit.errors import WorkError
 from tests.servers.blocks import blocks
 from tests.servers.onnx_folders import EXAMPLES, WRONG, There, rms, tensor
 
 OPEN = "is open: provider=CPUExecutionProvider"
 
+NET = {
+    "tokens": np.array([[1, -2, 2**62], [6, 5, 4]], np.int64),
+    "scale": np.array(0.5, np.float32),
+    "mask": np.array([True, False, True]),
+}
+RIGHT = {"scores": ["float32", [[0.5, 0.0, 2.0**61], [3.0, 0.0, 2.0]]], "largest": ["int64", [2**62, 6]]}
+"""What the model `net` answers to it: dtype and values of each output."""
+
 
 class Served:
-    """Tests of a module-scoped fixture `there`: versions 1 and 2 of `tiny`, and `changed`, whose weights are others.
+    """Tests of a module-scoped fixture `there`: versions 1 and 2 of `tiny`, `changed` with other weights, and `net`.
 
     Attributes:
         wires: ways in which tensors travel over HTTP.
@@ -83,15 +92,39 @@ class Served:
         assert flat == nested
         assert flat[0]["shape"] == [2, 3]
 
+    def test_scalars_booleans_and_large_integers_travel(self, there: There):
+        for wire in self.wires:
+            endpoint = connect(there.url, "net", wire=wire)
+            try:
+                answer = endpoint.infer(NET)
+                facts = endpoint.model_facts()
+            finally:
+                endpoint.close()
+            assert {name: [array.dtype.name, array.tolist()] for name, array in answer.items()} == RIGHT
+            assert [str(one) for one in facts.inputs] == [
+                "tokens:int64[tokens.0,tokens.1]", "scale:float32[]", "mask:bool[mask.0]",
+            ]  # fmt: skip
+
+    def test_a_dim_that_two_inputs_share_has_one_size(self, there: There):
+        endpoint = connect(there.url, "net", wire="json")
+        try:
+            with pytest.raises(WorkError, match=r"answers 400: input mask has the shape \[T\], not \[2\]"):
+                endpoint.infer({**NET, "mask": NET["mask"][:2]})
+        finally:
+            endpoint.close()
+
     def test_grpc(self, there: There):
         _, _, expected, limit = there.case()
         seen = there.over_grpc()
         assert seen["ready"]
+        assert seen["net"] == RIGHT
         assert seen["inputs"] == [["x", "float32", 2]]
         for version in ("latest", "1", "2"):
             assert isinstance(seen[version], dict), seen[version]
             assert rms(expected, seen[version]["output"]) <= limit
-        assert seen["numbers"] == 200
+        as_bytes, shape, numbers = seen["numbers"]  # who sends numbers gets numbers
+        assert (as_bytes, shape) == (0, [3, 3])
+        assert rms(expected, np.reshape(numbers, shape)) <= limit
         for what, said in seen["wrong"].items():
             status = 404 if what == "version" else 400
             assert said == status or str(said).startswith(f"REQUEST_REFUSED answers {status}"), (what, said)

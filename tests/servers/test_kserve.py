@@ -11,16 +11,17 @@ import pytest
 import yaml
 
 from tests.servers.environments import environment
-from tests.servers.onnx_folders import spoil, started, walk
+from tests.servers.onnx_folders import add_net, spoil, started, walk
 from tests.servers.served_onnx import Served
 
 
 @pytest.fixture(scope="module")
 def there(tiny_bundle, tmp_path_factory):
-    """The folder's server, with a model beside the two versions whose weights were changed."""
+    """The folder's server; beside the two versions it has a copy with a changed weight, and another model."""
     folder = walk("kserve", tiny_bundle, tmp_path_factory.mktemp("walk"))
     shutil.copytree(folder / "models/tiny/2", folder / "models/changed/1")
     spoil(folder / "models/changed/1")
+    add_net("kserve", folder)
     with started("kserve", folder, tmp_path_factory.mktemp("log") / "log", everywhere=True) as there:
         yield there
 
@@ -30,28 +31,48 @@ class TestKServe(Served):
     named = ("tiny@1", "tiny@2")
 
 
-def binary(there, size, sent=None, length=None, **changed):
-    """The answer's status to one tensor of `size` bytes that says `changed` of itself."""
-    said = {"name": "x", "datatype": "FP32", "shape": [2, 6], "parameters": {"binary_data_size": size}} | changed
-    head = json.dumps({"inputs": [said]}).encode()
+def binary(there, tensor=None, sent=48, length=None, **more):
+    """The answer's status to one tensor of 48 bytes; `tensor` and `more` change what the JSON before them says."""
+    said = {"name": "x", "datatype": "FP32", "shape": [2, 6], "parameters": {"binary_data_size": 48}}
+    head = json.dumps({"inputs": [said | (tensor or {})]} | more).encode()
     headers = {"Content-Type": "application/octet-stream"}
     headers["Inference-Header-Content-Length"] = str(len(head)) if length is None else length
-    return there.post(head + b"\0" * (size if sent is None else sent), **headers)[0]
+    return there.post(head + b"\0" * sent, **headers)[0]
 
 
-def test_wrong_bytes_are_refused(there):
-    assert binary(there, 48) == 200
-    for size in (0, 44, 47, 52):
-        assert binary(there, size) == 400
-    assert binary(there, 48, sent=40) == 400
-    assert binary(there, 48, datatype="FP64") == 400
-    assert binary(there, 48, datatype="FLOAT") == 400
-    assert binary(there, 48, shape=[2, 7]) == 400
-    assert binary(there, 48, shape="2x6") == 400
-    assert binary(there, 48, parameters={"binary_data_size": "48"}) == 400
-    assert binary(there, 48, length="many") == 400
-    assert binary(there, 48, length="7") == 400
-    assert binary(there, 48) == 200
+NUMBERS = {"parameters": None, "data": [0.5] * 12}
+BYTES = {
+    "fewer": {"tensor": {"parameters": {"binary_data_size": 44}}},
+    "odd": {"tensor": {"parameters": {"binary_data_size": 47}}},
+    "none": {"tensor": {"parameters": {"binary_data_size": 0}}},
+    "more than there are": {"sent": 40},
+    "size is a text": {"tensor": {"parameters": {"binary_data_size": "48"}}},
+    "no size": {"tensor": {"parameters": {}}},
+    "parameters are a list": {"tensor": {"parameters": [1]}},
+    "datatype": {"tensor": {"datatype": "FP64"}},
+    "no datatype": {"tensor": {"datatype": "FLOAT"}},
+    "datatype is a number": {"tensor": {"datatype": 7}},
+    "shape": {"tensor": {"shape": [2, 7]}},
+    "shape is a text": {"tensor": {"shape": "2x6"}},
+    "shape of texts": {"tensor": NUMBERS | {"shape": ["2", "6"]}},
+    "shape of fractions": {"tensor": NUMBERS | {"shape": [2.0, 6.0]}},
+    "name is a list": {"tensor": NUMBERS | {"name": ["x"]}},
+    "data is a text": {"tensor": NUMBERS | {"data": "0.5"}},
+    "id is a number": {"id": 7},
+    "all parameters are a list": {"parameters": [1]},
+    "output is a list": {"outputs": [{"name": ["output"]}]},
+    "output without a name": {"outputs": [{}]},
+    "inputs are a number": {"inputs": 7},
+    "length is a text": {"length": "many"},
+    "length is too short": {"length": "7"},
+    "length is negative": {"length": "-7"},
+}
+
+
+@pytest.mark.parametrize("change", BYTES.values(), ids=BYTES.keys())
+def test_wrong_bytes_are_refused(there, change):
+    assert binary(there, **change) == 400
+    assert binary(there) == 200  # and the next one is answered
 
 
 def test_another_protocol_is_refused(there):

@@ -4,16 +4,17 @@ import shutil
 
 import pytest
 
-from tests.servers.onnx_folders import spoil, started, walk
+from tests.servers.onnx_folders import add_net, spoil, started, walk
 from tests.servers.served_onnx import Served
 
 
 @pytest.fixture(scope="module")
 def there(tiny_bundle, tmp_path_factory):
-    """The folder's server, with a model beside the two versions whose weights were changed."""
+    """The folder's server; beside the two versions it has a copy with a changed weight, and another model."""
     folder = walk("mlserver", tiny_bundle, tmp_path_factory.mktemp("walk"))
     shutil.copytree(folder / "models/tiny/2", folder / "models/changed/1")
     spoil(folder / "models/changed/1")
+    add_net("mlserver", folder)
     settings = folder / "models/changed/1/model-settings.json"
     settings.write_text(settings.read_text().replace('"tiny"', '"changed"'))
     with started("mlserver", folder, tmp_path_factory.mktemp("log") / "log", everywhere=False) as there:
