@@ -93,7 +93,7 @@ class HttpEndpoint:
         if self._binary is None:
             answer = self._client.send("GET", "/v2")
             facts = self.server() if answer.status == 200 else ServerFacts()
-            self._binary = BINARY in facts.extensions or facts.name.lower() in _UNNAMED_BINARY
+            self._binary = takes_binary(facts)
         return self._binary
 
     def _asked(self, path: str) -> dict[str, Any]:
@@ -107,13 +107,18 @@ class HttpEndpoint:
         return facts
 
     def _specs(self, facts: dict[str, Any], key: str) -> list[TensorSpec]:
-        found = facts.get(key) or []
+        found = facts.get(key, [])
         if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
             raise self._bad(f"its {key} are no list of objects")
         return [spec_of(str(one.get("name")), one.get("datatype"), one.get("shape"), self.url) for one in found]
 
     def _bad(self, message: str) -> WorkError:
         return WorkError(self.url, message, "does it speak the Open Inference Protocol v2?", "BAD_ANSWER")
+
+
+def takes_binary(facts: ServerFacts) -> bool:
+    """Whether a server says that it takes tensors as bytes, or is known to."""
+    return BINARY in facts.extensions or facts.name.lower() in _UNNAMED_BINARY
 
 
 def spec_of(name: str, datatype: object, shape: object, url: str) -> TensorSpec:

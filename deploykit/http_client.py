@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import socket
 import time
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
@@ -123,10 +124,14 @@ class HttpClient:
     def _once(self, method: str, path: str, body: bytes, headers: dict[str, str], deadline: float) -> Answer:
         try:
             connection = self._open(deadline)
+            sock = connection.sock  # the connection forgets it where the answer is the last one
             fields = {"Content-Length": str(len(body))} if body or method == "POST" else {}
             connection.request(method, self._prefix + path, body or None, {**self._headers, **fields, **headers})
             response = connection.getresponse()
-            content = self._content(connection, response, deadline)
+            try:
+                content = self._content(sock, response, deadline)
+            finally:
+                response.close()  # not the connection, which is free for the next request now
         except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
             raise
         except TimeoutError as error:
@@ -155,22 +160,21 @@ class HttpClient:
         self._connection.sock.settimeout(_left(deadline))
         return self._connection
 
-    def _content(
-        self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse, deadline: float
-    ) -> bytes:
-        if response.length is not None and response.length > self._max:
-            raise self._too_large(f"of {response.length} bytes")
+    def _content(self, sock: socket.socket, response: http.client.HTTPResponse, deadline: float) -> bytes:
+        expected = response.length  # None: chunked, or until the connection ends
+        if expected is not None and expected > self._max:
+            raise self._too_large(f"of {expected} bytes")
         parts, total = [], 0
-        while part := response.read(min(_CHUNK, self._max + 1 - total)):
+        # read1 comes back with what is there: only so does a server that sends byte by byte meet the deadline
+        while total != expected and (part := response.read1(min(_CHUNK, (expected or self._max + 1) - total))):
             parts.append(part)
             total += len(part)
             if total > self._max:
                 raise self._too_large("that goes on and on")
-            if connection.sock is not None:
-                connection.sock.settimeout(_left(deadline))
-        if response.length:
-            message = f"the answer ends {response.length} bytes early"
+            sock.settimeout(_left(deadline))
+        if expected is not None and total < expected:
             self.close()
+            message = f"the answer ends {expected - total} bytes early"
             raise WorkError(self.url, message, "see what the server logs", "BAD_ANSWER")
         return b"".join(parts)
 

@@ -210,7 +210,13 @@ class Worker:
 
 
 def started(
-    module: str, fds: tuple[int, ...], words: tuple[str, ...], limits: Limits, log: int, environment: dict[str, str]
+    module: str,
+    fds: tuple[int, ...],
+    words: tuple[str, ...],
+    limits: Limits,
+    log: int,
+    environment: dict[str, str],
+    also: tuple[int, ...] = (),
 ) -> subprocess.Popen[bytes]:
     """A new interpreter in a session of its own that runs `module.main` with descriptors, words and limits.
 
@@ -221,13 +227,14 @@ def started(
         limits: its last argument, as JSON.
         log: descriptor that it prints to.
         environment: variables on top of this process's.
+        also: descriptors that are inherited under their numbers, and no arguments.
     """
     return subprocess.Popen(
         [sys.executable, "-P", "-m", module, *map(str, fds), *words, json.dumps(asdict(limits))],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
-        pass_fds=fds,
+        pass_fds=(*fds, *also),
         start_new_session=True,
         env={**os.environ, **_QUIET, **environment},
     )

@@ -13,6 +13,7 @@ COMMANDS = {
     "verify": "the parity gate",
     "bench": "measure latency, throughput, memory and load time",
     "report": "render what was measured",
+    "serve": "answer requests over HTTP, for trying and testing",
     "handoff": "the folder that a serving stack takes as it is",
     "inspect": "what is in a file or bundle",
     "doctor": "what can be made and run here, and why not the rest",

@@ -21,6 +21,7 @@ from deploykit.bundle import Manifest
 from deploykit.environment import fingerprint
 from deploykit.errors import RefusedError, UsageError, from_os_error
 from deploykit.measurements import GATE_EXITS, BenchReport, BenchRow, GateMetric, GateReport
+from deploykit.pipeline.identity import identity
 from deploykit.pipeline.measuring import Field
 from deploykit.progress import Progress
 from deploykit.results import SCHEMA, from_data
@@ -30,15 +31,6 @@ MACHINE = ("cpu", "cpu_flags", "cores", "machine", "memory_bytes", "hypervisor",
 
 AROUND = ("python", "kernel", "libc", "governor", "transparent_hugepages", "variables")
 """What of a fingerprint may differ, and is listed then; so are the packages."""
-
-
-def identity(manifest: Manifest) -> dict[str, Any]:
-    """Which model was measured, for `protocol`: its signature without the names of symbolic dims, and its digest."""
-    signature = manifest.signature
-    return {
-        side: [[spec.name, spec.dtype, [dim if isinstance(dim, int) else None for dim in spec.shape]] for spec in specs]
-        for side, specs in (("inputs", signature.inputs), ("outputs", signature.outputs))
-    } | {"digest": manifest.source.digest}
 
 
 @dataclass(frozen=True)

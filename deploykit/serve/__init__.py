@@ -1,0 +1,1 @@
+"""The small embedded server: the Open Inference Protocol v2 over HTTP, for trying and testing."""
