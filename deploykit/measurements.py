@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from deploykit.profile_results import Profile
 from deploykit.results import SCHEMA, VerifyReport
 from deploykit.tune_results import Tuned
 
@@ -38,6 +39,9 @@ class BenchRow:
         threads: intra-op threads, read back from the engine.
         verdict: `measured`, `not_steady`, `not_measured`; `reason` says why for the last two.
         settings: what its sessions were opened with, in the words of `SessionSettings.words`.
+        clients: connections over which a running server was asked at once; 0 for what ran in the worker. Of a server,
+            `throughput_per_s` is the median over launches of requests × batch over wall time, all clients together,
+            and `throughput_ci` the interval around it, with the confidence `median_ci_level`.
     """
 
     name: str
@@ -71,11 +75,18 @@ class BenchRow:
     nodes: dict[str, int] = field(default_factory=dict)
     settings: str = ""
     p90_at_most_ns: float | None = None
+    clients: int = 0
+    throughput_ci: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`candidate` against `base` at one batch: `ratio` of times, below 1 when the candidate is faster."""
+    """`candidate` against `base` at one batch: `ratio` of times, below 1 when the candidate is faster.
+
+    Attributes:
+        added_ns: of a server against the same variant in-process, by how much a request takes longer than a call,
+            nanoseconds, with interval `added_ci_ns` at `ci_level`; None for other pairs.
+    """
 
     base: str
     candidate: str
@@ -84,6 +95,8 @@ class Comparison:
     ci: tuple[float, float] | None
     ci_level: float | None
     verdict: Literal["faster", "slower", "indistinguishable", "not_measured"]
+    added_ns: float | None = None
+    added_ci_ns: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -211,6 +224,8 @@ class Load:
         late: requests that the generator itself sent late, with `pacing_ns` the 99th percentile of its error.
         probes: what a search tried, in order.
         settings: what its sessions were opened with, in the words of `SessionSettings.words`.
+        clients: connections to a running server, 0 for a session in the worker. Then a request waits for a free
+            client, `utilization` is that of the clients, and there is no `md1_wait_ns` with more than one of them.
     """
 
     name: str
@@ -238,6 +253,7 @@ class Load:
     launches: int = 0
     probes: tuple[Probe, ...] = ()
     settings: str = ""
+    clients: int = 0
 
 
 GateVerdict = Literal["pass", "fail", "inconclusive", "invalid"]
@@ -306,58 +322,6 @@ class GateReport:
     paired: bool = True
     said: tuple[str, ...] = ()
     floor_ns: float | None = None
-
-
-@dataclass(frozen=True)
-class OperatorTime:
-    """One operator in a profile: its own time over all profiled calls, without that of operators it calls.
-
-    Attributes:
-        name: the node in an ONNX graph, else what torch calls the operator.
-        op_type: `Gemm`, `addmm`, ….
-        provider: who ran it.
-        calls: how often it ran in all profiled calls together.
-        total_us: microseconds in all of them, interruptions included; over the calls of the profile it is the mean.
-        share: `median_us` over the sum of those of all operators, 0 to 1.
-        median_us: microseconds in one call of the model, the median over profiled calls.
-    """
-
-    name: str
-    op_type: str
-    provider: str
-    calls: int
-    total_us: float
-    share: float
-    median_us: float
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Where the time of a call goes, told by the engine's own profiler, which costs time itself: nothing to compare.
-
-    Attributes:
-        batch: samples in a call.
-        calls: how many were profiled; `wall_us` is the time of all of them, profiler included.
-        call_us: median time of one of them.
-        covered: the operators' medians together over `call_us`; the rest is the call's own overhead and the profiler's.
-        operators: those that take the most time, largest first; `operator_count` tells how many there are.
-        nodes: nodes of the graph per provider; `Memcpy` are those that only carry data from one to another.
-        trace: the trace's file in the bundle, for ui.perfetto.dev; empty where none was kept.
-        reason: why there is no profile; empty where there is one.
-    """
-
-    name: str
-    provider: str
-    batch: int
-    calls: int = 0
-    wall_us: float | None = None
-    covered: float | None = None
-    operators: tuple[OperatorTime, ...] = ()
-    operator_count: int = 0
-    nodes: dict[str, int] = field(default_factory=dict)
-    trace: str = ""
-    reason: str = ""
-    call_us: float | None = None
 
 
 @dataclass(frozen=True)

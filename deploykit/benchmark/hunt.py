@@ -105,7 +105,7 @@ class Hunt:
         bounds = load.bounds_for(rate, calls, self._objective, decided=True)
         served = scout.serve(self.batch, rate, calls, (self.setting.protocol.seed, 0), bounds)
         found = [Serving(served, self._single)]
-        if load.overloaded(rate, found):
+        if load.overloaded(rate, found, self._who.clients):
             return self._said(rate, "search", "overloaded")
         ns = None
         if not served.stopped:
@@ -190,6 +190,7 @@ class Hunt:
             slo_assumed=self.asked is None,
             searched=True,
             single_ns=self._single,
-            closed_loop_per_s=1e9 / self._single,
+            closed_loop_per_s=1e9 / self._single if who.clients <= 1 else None,
             probes=tuple(self.probes),
+            clients=who.clients,
         )  # fmt: skip

@@ -82,7 +82,8 @@ class Launch:
         Raises:
             DeploykitError: PROVIDER_FALLBACK, THREADS_MISMATCH, or it cannot be opened.
         """
-        self.facts = self.call("measure:open", feeds=str(feeds), **self.subject.opening)
+        step = "asking:open" if self.subject.clients else "measure:open"
+        self.facts = self.call(step, feeds=str(feeds), **self.subject.opening)
         _check_settings(self.subject, self.facts)
 
     def check_answer(self) -> None:
@@ -111,11 +112,14 @@ class Launch:
         found = self.call("measure:warm_up", batch=batch, feeds=str(feeds), **limits)
         self.steady[batch], self.repeats[batch] = found["steady"], found["repeats"]
 
-    def block(self, batch: int, index: int = 0) -> Block:
-        """One block of calls, one after another, for round `index`; the batch was warmed up."""
+    def block(self, batch: int, index: int = 0, *, alone: bool = False) -> Block:
+        """One block of calls for round `index`; the batch was warmed up.
+
+        They come one after another, from each of the subject's clients, or with `alone` from a single one.
+        """
         protocol = self.setting.protocol
         found = self.call(
-            "measure:block",
+            "asking:block" if self.subject.clients > 1 and not alone else "measure:block",
             batch=batch,
             min_ns=protocol.block_ns,
             limit_ns=protocol.block_limit_ns,
@@ -124,20 +128,20 @@ class Launch:
             repeats=self.repeats[batch],
         )
         self.phases.setdefault(batch, []).extend(found["phases"])
-        return Block(np.array(found["ns"], np.int64), found["repeats"], index)
+        return Block(np.array(found["ns"], np.int64), found["repeats"], index, found.get("wall_ns", 0))
 
     def alone(self, batch: int) -> float:
         """Warm up, then the median of calls one after another, in nanoseconds."""
         self.warm_up(batch, self.subject.feeds[batch])
-        return float(np.median(self.block(batch).call_ns))
+        return float(np.median(self.block(batch, alone=True).call_ns))
 
     def serve(self, batch: int, rate: float, calls: int, seed: tuple[int, ...], bounds: Bounds) -> Served:
-        """Serve seeded Poisson arrivals, see `open_loop.serve`."""
+        """Serve seeded Poisson arrivals, see `open_loop.serve` and `clients.serve`."""
         path = self.setting.folder / "served.safetensors"
         limits = {name: value for name, value in asdict(bounds).items() if np.isfinite(value)}
         timeout_s = self.setting.protocol.step_limit_s + calls / rate
         found = self.call(
-            "serving:serve",
+            "asking:serve" if self.subject.clients > 1 else "serving:serve",
             timeout_s,
             batch=batch,
             rate=rate,
@@ -148,7 +152,7 @@ class Launch:
         )
         arrays = load_arrays(path)
         path.unlink()
-        return Served(arrays["due"], arrays["begun"], arrays["ended"], found["stopped"])
+        return Served(arrays["due"], arrays["begun"], arrays["ended"], found["stopped"], arrays.get("free"))
 
     def memory(self) -> int | None:
         """Peak resident memory in bytes."""

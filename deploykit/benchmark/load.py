@@ -41,17 +41,23 @@ class Serving:
 
 @dataclass(frozen=True)
 class Facts:
-    """Who served: what the results of one subject begin with."""
+    """Who served: what the results of one subject begin with.
+
+    Attributes:
+        clients: of a running server, see `Subject`.
+    """
 
     name: str
     provider: str
     batch: int
     threads: int | None
+    clients: int = 0
 
     @classmethod
     def of(cls, launch: Launch, batch: int) -> Self:
         """What an opened launch tells."""
-        return cls(launch.subject.name, launch.facts["provider"], batch, launch.facts["threads"])
+        subject = launch.subject
+        return cls(subject.name, launch.facts["provider"], batch, launch.facts["threads"], subject.clients)
 
 
 def calls_for(rate: float, objective: Objective | None, launches: int = 1) -> int:
@@ -72,16 +78,16 @@ def bounds_for(rate: float, calls: int, objective: Objective | None, *, decided:
     return bounds
 
 
-def utilization(rate: float, launches: Sequence[Serving]) -> float:
-    """Rate × mean service time: the share of the time in which the session is busy, 1 where it never rests."""
+def utilization(rate: float, launches: Sequence[Serving], clients: int = 1) -> float:
+    """Rate × mean service time over clients: the share of the time in which they are busy, 1 where nobody rests."""
     calls = np.concatenate([one.served.service_ns for one in launches])
-    return float(rate * calls.mean() / 1e9)
+    return float(rate * calls.mean() / 1e9) / max(clients, 1)
 
 
-def overloaded(rate: float, launches: Sequence[Serving]) -> bool:
+def overloaded(rate: float, launches: Sequence[Serving], clients: int = 1) -> bool:
     """Requests arrive faster than they are served: by the calls' length, or in at least half the launches' queues."""
     full = sum(one.served.stopped == "queue" for one in launches)
-    return 2 * full >= len(launches) or utilization(rate, launches) >= 1
+    return 2 * full >= len(launches) or utilization(rate, launches, clients) >= 1
 
 
 UNPACED = "this machine could not send enough requests on time to judge such a limit"
@@ -117,8 +123,8 @@ def load_of(
         more: further fields of the Load.
     """
     found = percentiles(launches, seed)
-    too_much = overloaded(rate, launches)
-    verdict, reason = _verdict(found, objective, too_much, utilization(rate, launches))
+    too_much, busy = overloaded(rate, launches, facts.clients), utilization(rate, launches, facts.clients)
+    verdict, reason = _verdict(found, objective, too_much, busy)
     if verdict == "missed" and not too_much and objective is not None and unpaced(objective, launches):
         verdict, reason = "inconclusive", UNPACED
     single = median(one.single_ns for one in launches)
@@ -130,15 +136,16 @@ def load_of(
         overloaded=too_much,
         latency=tuple(_shown(one) for one in found),
         mean_wait_ns=None if too_much else float(np.concatenate([one.served.wait_ns for one in launches]).mean()),
-        md1_wait_ns=md1_wait(rate / 1e9, service),
+        md1_wait_ns=md1_wait(rate / 1e9, service) if facts.clients <= 1 else None,
         service_ns=service,
         single_ns=single,
-        utilization=rate * service / 1e9,
-        closed_loop_per_s=1e9 / single,
+        utilization=busy,
+        closed_loop_per_s=1e9 / single if facts.clients <= 1 else None,
         late=sum(one.served.late for one in launches),
         pacing_ns=float(np.quantile(pacing, 0.99)) if len(pacing) else None,
         calls=sum(len(one.served.due) for one in launches),
         launches=len(launches),
+        clients=facts.clients,
     )  # fmt: skip
     if objective is not None:
         load = replace(load, slo=str(objective), slo_ns=objective.limit_ns)

@@ -68,12 +68,15 @@ class Served:
         ended: when its answer was there.
         stopped: why the rest of the schedule was given up: the `queue` grew beyond its bound, too many requests
             were `slow` for the objective ever to be met, the `time` was up; empty where all were served.
+        free: with several clients, since when the one that took the request had been free; None where one session
+            serves one request after another.
     """
 
     due: NDArray[np.int64]
     begun: NDArray[np.int64]
     ended: NDArray[np.int64]
     stopped: Stopped = ""
+    free: NDArray[np.int64] | None = None
 
     @property
     def latency_ns(self) -> NDArray[np.int64]:
@@ -92,8 +95,8 @@ class Served:
 
     @property
     def pacing_ns(self) -> NDArray[np.int64]:
-        """int64[m]: how late the m requests began that found the session idle: the generator's own error."""
-        free = np.concatenate([[np.iinfo(np.int64).min], self.ended[:-1]])
+        """int64[m]: how late the m requests began that found a session or client idle: the generator's own error."""
+        free = np.concatenate([[np.iinfo(np.int64).min], self.ended[:-1]]) if self.free is None else self.free
         return self.wait_ns[free < self.due]
 
     def unpaced(self, limit_ns: float, quantile: float) -> bool:
@@ -171,15 +174,15 @@ def serve(due: NDArray[np.int64], calls: Iterator[Callable[[], object]], bounds:
         now = ended[done] = clock.now() - origin
         done += 1
         slow += now - at > bounds.slow_ns
-        stopped = _stop(bounds, times, done, now, slow)
+        stopped = why_stop(bounds, times, done, now, slow)
         if stopped:
             break
     taken = [np.array(one[:done], np.int64) for one in (times, begun, ended)]
     return Served(taken[0], taken[1], taken[2], stopped if done < count else "")
 
 
-def _stop(bounds: Bounds, times: list[int], done: int, now: int, slow: int) -> Stopped:
-    """Why to stop after `done` requests, if at all."""
+def why_stop(bounds: Bounds, times: list[int], done: int, now: int, slow: int) -> Stopped:
+    """Why to stop after `done` requests were served or begun with, if at all."""
     behind = done + bounds.queue  # the first request that may not be waiting yet
     if behind < len(times) and times[behind] <= now:
         return "queue"

@@ -77,6 +77,8 @@ class Subject:
         check_case: the reference case (`inputs/NAME`, see `reference.py`) that is answered once before any timing.
         variant: whose artifact it is; empty for what is in no bundle, `eager` for one.
         twin: the subject it is held against; both are then timed with the same number of calls to a reading.
+        clients: threads that ask a running server at once, over a connection each; `artifact` then says which one
+            (`remote/session.py`), and `runtime` is not used. 0 opens the artifact in the worker.
     """
 
     name: str
@@ -90,14 +92,17 @@ class Subject:
     check_case: Path | None = None
     variant: str = ""
     twin: str = ""
+    clients: int = 0
 
     @property
     def opening(self) -> dict[str, Any]:
         """What a step needs to open it, as JSON data."""
+        asking = {"clients": self.clients} if self.clients else {}
         return {
             "runtime": self.runtime,
             "artifact": str(self.artifact),
             "input_names": list(self.input_names),
             "output_names": list(self.output_names),
             "settings": asdict(self.settings),
+            **asking,
         }

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from deploykit.benchmark.covariates import Round, Surroundings
 from deploykit.errors import RefusedError, from_os_error
 
-SCHEMA = 2
-"""Version of the file that `save` writes. Version 1 has no rounds: its n-th block was made in the n-th round."""
+SCHEMA = 3
+"""Version of the file that `save` writes. Version 1 has no rounds: its n-th block was made in the n-th round. Up to
+version 2 no calls overlapped: blocks have no length of their own."""
 
 KEY = "deploykit.bench"
 """The one metadata key of that file: JSON with everything that is no array."""
@@ -30,11 +31,13 @@ class Block:
         ns: int64[n] wall time of each reading.
         repeats: calls in each reading.
         round: in which round of its launch and batch it was made; blocks of one round belong together.
+        wall_ns: length of the block where calls of several clients overlap; 0 where one follows the other.
     """
 
     ns: NDArray[np.int64]
     repeats: int
     round: int = 0
+    wall_ns: int = 0
 
     @property
     def calls(self) -> int:
@@ -43,8 +46,8 @@ class Block:
 
     @property
     def busy_ns(self) -> int:
-        """Time spent in them."""
-        return int(self.ns.sum())
+        """Time spent in them, overlaps counted once."""
+        return self.wall_ns or int(self.ns.sum())
 
     @property
     def call_ns(self) -> NDArray[np.float64]:
@@ -191,7 +194,7 @@ class Measured:
         arrays: dict[str, NDArray[np.int64]] = {}
         for index, one in enumerate(self.series):
             arrays[f"{index}/ns"] = np.concatenate([block.ns for block in one.blocks])
-            arrays[f"{index}/blocks"] = np.array([[len(b.ns), b.repeats, b.round] for b in one.blocks], np.int64)
+            arrays[f"{index}/blocks"] = _shape(one.blocks)
             arrays[f"{index}/phases"] = np.ascontiguousarray(one.phases)
         document = {
             "schema": SCHEMA,
@@ -221,7 +224,7 @@ class Measured:
         try:
             with safe_open(path, framework="numpy") as stored:
                 document = json.loads((stored.metadata() or {})[KEY])
-                if document["schema"] not in {1, SCHEMA}:
+                if document["schema"] not in range(1, SCHEMA + 1):
                     hint = "use the deploykit that wrote it"
                     raise RefusedError(path.name, f"schema {document['schema']} is unknown", hint, "UNKNOWN_SCHEMA")
                 facts = enumerate(document["series"])
@@ -242,6 +245,11 @@ class Measured:
 _ARRAYS = ("blocks", "phases")
 
 
+def _shape(blocks: tuple[Block, ...]) -> NDArray[np.int64]:
+    """int64[n, 4]: readings, calls in each, round and length of each block."""
+    return np.array([[len(b.ns), b.repeats, b.round, b.wall_ns] for b in blocks], np.int64)
+
+
 def _facts(one: Series) -> dict[str, Any]:
     return {name: value for name, value in vars(one).items() if name not in _ARRAYS}
 
@@ -250,6 +258,8 @@ def _series(index: int, facts: dict[str, Any], array: Callable[[str], Any]) -> S
     rows = array(f"{index}/blocks")
     if rows.shape[1] == 2:  # schema 1
         rows = np.column_stack([rows, np.arange(len(rows))])
+    if rows.shape[1] == 3:  # schema 2
+        rows = np.column_stack([rows, np.zeros(len(rows), np.int64)])
     parts = np.split(array(f"{index}/ns"), np.cumsum(rows[:-1, 0]))
-    blocks = tuple(Block(ns, int(repeats), int(turn)) for ns, (_, repeats, turn) in zip(parts, rows, strict=True))
+    blocks = tuple(Block(ns, *map(int, row[1:])) for ns, row in zip(parts, rows, strict=True))
     return Series(**{**facts, "pools": tuple(facts["pools"])}, blocks=blocks, phases=array(f"{index}/phases"))

@@ -70,6 +70,10 @@ class Server:
         found = self._searched(until) if self.ask.rate is None else self._rated(self.ask.rate, until)
         return tuple(found.get(one.name) or self._nothing(one) for one in self.subjects)
 
+    def nothing(self) -> tuple[Load, ...]:
+        """The same for subjects of which none is measured."""
+        return tuple(self._nothing(one) for one in self.subjects)
+
     def _rated(self, rate: float, until: float) -> dict[str, Load]:
         """Every subject at the same rate, launches in balanced order."""
         count = self.ask.launches
@@ -137,4 +141,5 @@ class Server:
         why = next((one for one in self.missing if one.subject == subject.name), None)
         reason = f"{why.code}: {why.reason}" if why else "nothing was measured"
         settings = subject.settings
-        return Load(subject.name, settings.provider, self.batch, settings.threads, "not_measured", reason)
+        who = (subject.name, settings.provider, self.batch, settings.threads)
+        return Load(*who, "not_measured", reason, clients=subject.clients)

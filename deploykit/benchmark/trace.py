@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, TypeAlias
 
-from deploykit.measurements import OperatorTime
+from deploykit.profile_results import OperatorTime
 
 Event: TypeAlias = Mapping[str, Any]
 """One entry of a trace."""

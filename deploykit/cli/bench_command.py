@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from deploykit.cli import choosing_options, gate_options, options, scenario_options, tuning_options
+from deploykit.cli import choosing_options, gate_options, options, remote_options, scenario_options, tuning_options
 
 
 @click.command("bench")
@@ -24,10 +24,12 @@ from deploykit.cli import choosing_options, gate_options, options, scenario_opti
 @tuning_options.tuning
 @scenario_options.loading
 @gate_options.gating
+@remote_options.asking_by
 @options.common
 def command(bundle: Path, json_to: str | None, quiet: bool, debug: bool, **given: Any) -> int:  # noqa: ARG001
     """Measure what passes verify in fresh, interleaved worker processes, next to eager, and recommend a variant."""
     from deploykit.pipeline.bench import bench
+    from deploykit.pipeline.bench_url import bench_served
     from deploykit.report import text
 
     request = choosing_options.wishing(options.bench_request(bundle, given), given)
@@ -35,7 +37,12 @@ def command(bundle: Path, json_to: str | None, quiet: bool, debug: bool, **given
     request = replace(request, compiled=given["compiled"], profile=given["profile"])
     request = gate_options.gated(request, given)
     request = tuning_options.tuned(request, given)
-    report = bench(request, options.progress_for(quiet=quiet))
+    clients = remote_options.clients_of(given["clients"])
+    given["clients"] = max(clients, default=None)
+    names = options.names(given["variants"])
+    remote = remote_options.request_of(bundle, given, remote_options.one_variant(names) if given["url"] else None, {})
+    progress = options.progress_for(quiet=quiet)
+    report = bench(request, progress) if remote is None else bench_served(request, remote, clients, progress)
     gate_options.publish(report, given)
     options.emit(report, text.render_bench(report), json_to)
     return report.exit_code

@@ -18,8 +18,33 @@ MAX_CLIENTS = 256
 
 def asking(function: F) -> F:
     """Which server, and how it is asked; all but --url need --url."""
+    clients = click.option("--clients", type=click.IntRange(1, MAX_CLIENTS), help="That ask at once. [default: 8]")
+    return _asking(clients(function))
+
+
+def asking_by(function: F) -> F:
+    """The same, with several numbers of clients, one after the other."""
+    said = "That ask at once, for example 1,4. [default: 1; 8 for --scenario server]"
+    return _asking(click.option("--clients", metavar="LIST", help=said)(function))
+
+
+def clients_of(text: str | None) -> tuple[int, ...]:
+    """`1,4` as numbers, each once; none without a text.
+
+    Raises:
+        UsageError: BAD_CLIENTS.
+    """
+    if text is None:
+        return ()
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdecimal() and 0 < int(part) <= MAX_CLIENTS for part in parts):
+        hint = f"1 to {MAX_CLIENTS}, for example --clients 1,4"
+        raise UsageError(f"--clients {text}", "not a list of numbers of clients", hint, "BAD_CLIENTS")
+    return tuple(dict.fromkeys(int(part) for part in parts))
+
+
+def _asking(function: F) -> F:
     for decorate in (
-        click.option("--clients", type=click.IntRange(1, MAX_CLIENTS), help="That ask at once. [default: 8]"),
         click.option("--token-file", type=Path, metavar="FILE", help="Sent as Authorization: Bearer."),
         click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="Sent with every request."),
         click.option("--wire", type=click.Choice(["auto", "json", "binary"]), help="How tensors travel over HTTP."),
@@ -105,9 +130,12 @@ def _headers(texts: tuple[str, ...], token: Path | None) -> dict[str, str]:
         found[name.strip()] = value.strip()
     if token is not None:
         try:
-            found["Authorization"] = f"Bearer {token.read_text(encoding='utf-8').strip()}"
+            secret = token.read_text(encoding="utf-8").strip()
         except UnicodeDecodeError as error:
             raise UsageError(str(token), "is no text", "give a file that holds the token", "BAD_HEADER") from error
         except OSError as error:
             raise from_os_error(error, str(token)) from error
+        if not secret.isascii() or not secret.isprintable():  # what is sent in a header, or its error would show it
+            raise UsageError(str(token), "holds no token on one line", "give a file that holds the token", "BAD_HEADER")
+        found["Authorization"] = f"Bearer {secret}"
     return found

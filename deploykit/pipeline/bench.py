@@ -13,10 +13,10 @@ from deploykit.errors import gravest
 from deploykit.measurements import BenchReport, Recommendation
 from deploykit.pipeline import profile, scenarios
 from deploykit.pipeline.against import against
+from deploykit.pipeline.identity import identity
 from deploykit.pipeline.keeping import keep_table
 from deploykit.pipeline.measuring import BenchRequest, Field, prepared
 from deploykit.pipeline.recommending import recommend
-from deploykit.pipeline.stored import identity
 from deploykit.pipeline.tune import tune
 from deploykit.progress import Progress
 from deploykit.publish import holding

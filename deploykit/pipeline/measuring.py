@@ -169,13 +169,16 @@ class Field:
 
 
 @contextmanager
-def prepared(request: BenchRequest, progress: Progress, verified: VerifyReport | None = None) -> Iterator[Field]:
+def prepared(
+    request: BenchRequest, progress: Progress, verified: VerifyReport | None = None, *, forks: bool = True
+) -> Iterator[Field]:
     """Check the request, ask the gate, collect the subjects.
 
     Args:
         request: see BenchRequest.
         progress: is told what verify does.
         verified: the gate's answer for this bundle and provider from a moment ago; None asks it now.
+        forks: workers may be forks, where the request allows that.
 
     Raises:
         DeploykitError: the bundle cannot be used, or a batch size does not fit its signature.
@@ -185,7 +188,7 @@ def prepared(request: BenchRequest, progress: Progress, verified: VerifyReport |
     bundle = Bundle(request.bundle)
     with ExitStack() as stack:
         templates = None
-        if request.is_quick_table:  # engines are imported while verify is at work
+        if forks and request.is_quick_table:  # engines are imported while verify is at work
             templates = stack.enter_context(
                 Templates(_runtimes(request, bundle), Limits.for_model(bundle.largest_file))
             )

@@ -4,34 +4,26 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-import json
 import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from deploykit import registry
-from deploykit.bundle import REPORTS, Bundle, VariantRecord
+from deploykit.bundle import Bundle, VariantRecord
 from deploykit.environment import usable_cores
 from deploykit.errors import RefusedError, UsageError, WorkError, from_os_error
-from deploykit.pipeline.identity import identity
-from deploykit.publish import made_here
+from deploykit.pipeline.shipping import check_trust, model_name, recommended, stored_report
 from deploykit.serve.rules import Rules
 from deploykit.session import CPU, SessionSettings
 from deploykit.tune_results import Goal
 from deploykit.tuned import USUAL, opened, parted, tuned_for
 from deploykit.wire_tensors import DATATYPES
 
-USUAL_VARIANT = "onnx"
-"""What is served when nobody names a variant and no benchmark recommends one."""
-
 SHORTEST_TOKEN = 16
 """Characters; a shorter one can be guessed over a network."""
 
-_MAX_REPORT = 64 << 20
 _BACKLOG = 512
 """Connections that the system keeps for the server while it is busy, or being replaced."""
 
@@ -92,21 +84,20 @@ def choose(bundle: Bundle, request: ServeRequest) -> Chosen:
         UsageError: UNKNOWN_VARIANT, BAD_SETTING, NO_DATATYPE, BAD_NAME; what concerns the address and the token.
         RefusedError: UNTRUSTED_CODE, NOT_VERIFIED.
     """
-    record, choice = _variant(bundle, request)
+    record, choice = recommended(bundle)
+    if request.variant is not None:
+        bundle.file_of(request.variant)
+        record, choice = bundle.manifest.variant(request.variant), "it was asked for"
     _check_datatypes(bundle)
-    if registry.load("runtimes", record.runtime).runs_code and not (request.trust_code or made_here(bundle)):
-        message = "can run code, and this machine did not make the bundle"
-        raise RefusedError(record.name, message, "give --trust-code if you trust its origin", "UNTRUSTED_CODE")
+    check_trust(bundle, record, trusted=request.trust_code)
     if not request.allow_unverified and (missing := _unverified(bundle, record.name, request.provider)):
         hint = "run deploykit verify on the bundle, or give --allow-unverified"
         raise RefusedError(record.name, missing, hint, "NOT_VERIFIED")
-    model = request.model or bundle.manifest.name
-    if len(model) > 80 or not all(c.isascii() and (c.isalnum() or c in "._-") for c in model) or model[0] in ".-":
-        raise UsageError(f"--model-name {model}", "no name for a URL", "letters, digits, '.', '_' and '-'", "BAD_NAME")
     settings = _settings(record, request)
     rules = Rules(
         concurrency=_concurrency(record, settings, request), hosts=_hosts(request), token=_token(request)
     )  # fmt: skip
+    model = model_name(bundle, request.model)
     return Chosen(record, bundle.file_of(record.name).absolute(), model, settings, rules, choice)
 
 
@@ -145,26 +136,9 @@ def url_of(sock: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _variant(bundle: Bundle, request: ServeRequest) -> tuple[VariantRecord, str]:
-    if request.variant is not None:
-        bundle.file_of(request.variant)
-        return bundle.manifest.variant(request.variant), "it was asked for"
-    there = {one.name: one for one in bundle.manifest.variants if one.file is not None}
-    if not there:
-        raise UsageError(bundle.manifest.name, "no variant of it was made", "export it again", "UNKNOWN_VARIANT")
-    report = _report(bundle, "bench.json")
-    about, best = report.get("protocol"), report.get("recommendation")
-    same = isinstance(about, dict) and about.get("model") == identity(bundle.manifest)
-    name = best.get("variant") if same and isinstance(best, dict) else None
-    if isinstance(name, str) and name in there:
-        return there[name], "the benchmark recommends it"
-    name = USUAL_VARIANT if USUAL_VARIANT in there else next(iter(there))
-    return there[name], "no benchmark of this bundle recommends another"
-
-
 def _unverified(bundle: Bundle, name: str, provider: str) -> str:
     """Why a variant counts as unverified; empty where the stored report of verify passes it on this provider."""
-    found = _report(bundle, "verify.json").get("variants")
+    found = stored_report(bundle, "verify.json").get("variants")
     entries = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
     entry = next((one for one in entries if one.get("name") == name), None)
     if entry is None:
@@ -174,18 +148,6 @@ def _unverified(bundle: Bundle, name: str, provider: str) -> str:
     if entry.get("provider") != provider:
         return f"it was verified on {entry.get('provider')}, not on {provider}"
     return ""
-
-
-def _report(bundle: Bundle, name: str) -> dict[str, Any]:
-    """A stored report as it is; empty where there is none that can be read. What is used of it is looked at closely."""
-    path = bundle.path / REPORTS / name
-    try:
-        if path.parent.is_symlink() or path.is_symlink() or path.stat().st_size > _MAX_REPORT:
-            return {}
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return data if isinstance(data, dict) else {}
 
 
 def _check_datatypes(bundle: Bundle) -> None:

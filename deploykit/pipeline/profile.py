@@ -12,8 +12,9 @@ from typing import Any
 
 from deploykit.benchmark.plan import Subject
 from deploykit.errors import DeploykitError, UsageError
-from deploykit.measurements import BenchRow, OperatorTime, Profile
+from deploykit.measurements import BenchRow
 from deploykit.pipeline.measuring import BenchRequest, Field
+from deploykit.profile_results import OperatorTime, Profile
 from deploykit.progress import Progress
 from deploykit.session import CPU
 

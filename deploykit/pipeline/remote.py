@@ -112,8 +112,7 @@ def served(bundle: Bundle, variant: str | None) -> VariantRecord:
         UsageError: UNKNOWN_VARIANT.
     """
     if variant is None:
-        engines = {one.runtime for one in bundle.manifest.variants}
-        return recommended(bundle, engines)[0]
+        return recommended(bundle)[0]
     bundle.file_of(variant)
     return bundle.manifest.variant(variant)
 
@@ -145,8 +144,8 @@ class _Asked:
     def report(self) -> VariantReport:
         """The verdict on the server's answers."""
         bundle = self.gate.bundle
-        facts = _told(self.endpoint.server, ServerFacts())
-        naming, extra = agreed(bundle.manifest.signature, _told(self.endpoint.model_facts, ModelFacts("")))
+        facts = told(self.endpoint.server, ServerFacts())
+        naming, extra = agreed(bundle.manifest.signature, told(self.endpoint.model_facts, ModelFacts("")))
         wanted = [one for one in self.gate.records if not one.layout]  # how arrays lie in memory does not travel
         wanted.sort(key=lambda one: one.gate == "outside")  # last: these are wrong requests
         self.progress.stage("verify", len(wanted) + 2)
@@ -207,7 +206,7 @@ class _Asked:
             return [_check("alive", "fail", reason, "WRONG_INPUT_CRASHES")]
 
 
-def _told(ask: Callable[[], T], nothing: T) -> T:
+def told(ask: Callable[[], T], nothing: T) -> T:
     """What a server tells of itself; `nothing` where it has no such route.
 
     Raises:

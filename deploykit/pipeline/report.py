@@ -19,7 +19,9 @@ from deploykit.results import VerifyReport, from_data
 TABLES = ("bench.json", "bench-quick.json", "bench-part.json")
 """Tables, the one that is shown first: the others are later, and were less than a full one of the whole bundle."""
 
-MORE = ("gate.json", "bench-offline.json", "bench-server.json", "tune.json")
+MORE = (
+    "gate.json", "bench-offline.json", "bench-server.json", "bench-url.json", "bench-url-server.json", "tune.json",
+)  # fmt: skip
 """Reports of the other ways of measuring."""
 
 FAULTS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)

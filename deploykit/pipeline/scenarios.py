@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from deploykit.benchmark.launch import Setting
+from deploykit.benchmark.load import Serving
 from deploykit.benchmark.offline import Offline
 from deploykit.benchmark.plan import MS, Protocol
 from deploykit.benchmark.series import Missing
@@ -84,7 +85,7 @@ def offline(field: Field, progress: Progress) -> BenchReport:
 def server(field: Field, progress: Progress) -> BenchReport:
     """Latency under load or capacity; writes `reports/bench-server.json` and the schedules beside it."""
     request = field.request
-    protocol = _load_protocol(request)
+    protocol = load_protocol(request)
     wanted = request.scenario
     ask = Ask(wanted.rate, wanted.objective, wanted.limit_s, protocol.launches)
     subjects = field.subjects.every(field.verdicts)
@@ -94,12 +95,17 @@ def server(field: Field, progress: Progress) -> BenchReport:
     batch = field.subjects.batches[0]
     found += [Load(name, request.provider, batch, None, "not_measured", why) for name, why in field.left_out.items()]
     report = replace(_report(field, protocol, run.missing, found), loads=tuple(found))
+    return _written(field, report, schedules(run.raw))
+
+
+def schedules(raw: Mapping[str, Sequence[Serving]]) -> Feeds:
+    """What became of every request, by subject, launch and part of a `Served`."""
     arrays: Feeds = {}
-    for name, launches in run.raw.items():
+    for name, launches in raw.items():
         for index, one in enumerate(launches):
             parts = {"due": one.served.due, "begun": one.served.begun, "ended": one.served.ended}
             arrays |= {f"{name}/{index}/{part}": array for part, array in parts.items()}
-    return _written(field, report, arrays)
+    return arrays
 
 
 def _sweep_protocol(request: BenchRequest) -> Protocol:
@@ -117,7 +123,7 @@ def _sweep_protocol(request: BenchRequest) -> Protocol:
     )
 
 
-def _load_protocol(request: BenchRequest) -> Protocol:
+def load_protocol(request: BenchRequest) -> Protocol:
     """Seven launches, three with `--quick`; the block tells how long a request alone takes.
 
     Six reach 95 % for a typical launch (see `tails.launch_limits`); the seventh makes it 95 % for all requests

@@ -5,39 +5,37 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection
-
-from pydantic import ValidationError
+from typing import Any
 
 from deploykit import registry
 from deploykit.bundle import REPORTS, Bundle, VariantRecord
 from deploykit.errors import RefusedError, UsageError
-from deploykit.measurements import BenchReport
 from deploykit.pipeline.identity import identity
-from deploykit.pipeline.keeping import TABLE
 from deploykit.publish import made_here
-from deploykit.results import from_data
 
+_MAX_REPORT = 64 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 PREFERRED = ("onnx", "torchscript", "torch-export")
 """Variants that go out when no benchmark recommends one."""
 
 
-def recommended(bundle: Bundle, runtimes: Collection[str]) -> tuple[VariantRecord, str]:
+def recommended(bundle: Bundle, runtimes: Collection[str] | None = None) -> tuple[VariantRecord, str]:
     """The variant to ship and why it is this one.
 
     Args:
         bundle: whose reports are looked at.
-        runtimes: engines that can be used.
+        runtimes: engines that can be used, None for all.
 
     Raises:
         RefusedError: TARGET_CANNOT_SERVE, the bundle has no variant for these engines.
     """
-    there = {one.name: one for one in bundle.manifest.variants if one.file is not None and one.runtime in runtimes}
+    made = [one for one in bundle.manifest.variants if one.file is not None]
+    there = {one.name: one for one in made if runtimes is None or one.runtime in runtimes}
     if not there:
-        message = f"has no variant for {', '.join(runtimes)}"
-        raise RefusedError(bundle.manifest.name, message, "export --variants onnx", "TARGET_CANNOT_SERVE")
-    best = _stored(bundle)
+        message = f"has no variant for {', '.join(runtimes)}" if runtimes else "no variant of it was made"
+        raise RefusedError(bundle.manifest.name, message, "export it again, --variants onnx", "TARGET_CANNOT_SERVE")
+    best = _recommendation(bundle)
     if best in there:
         return there[best], "the benchmark recommends it"
     name = next((name for name in PREFERRED if name in there), next(iter(there)))
@@ -70,15 +68,25 @@ def check_trust(bundle: Bundle, record: VariantRecord, *, trusted: bool) -> None
         raise RefusedError(record.name, message, "give --trust-code if you trust its origin", "UNTRUSTED_CODE")
 
 
-def _stored(bundle: Bundle) -> str | None:
-    """The recommended variant of the stored table of this model; None where there is none that can be read."""
-    path = bundle.path / REPORTS / f"{TABLE}.json"
-    if path.is_symlink():
-        return None
+def stored_report(bundle: Bundle, name: str) -> dict[str, Any]:
+    """A stored report as it is; empty where there is none that can be read.
+
+    Only what is used of it is looked at, closely: its schema's types would cost a small command most of its time.
+    """
+    path = bundle.path / REPORTS / name
     try:
-        report: BenchReport = from_data(BenchReport, json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, ValidationError, RecursionError, KeyError, TypeError):
-        return None
-    if report.recommendation is None or report.protocol.get("model") != identity(bundle.manifest):
-        return None
-    return report.recommendation.variant
+        if path.parent.is_symlink() or path.is_symlink() or path.stat().st_size > _MAX_REPORT:
+            return {}
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _recommendation(bundle: Bundle) -> str | None:
+    """The variant that the stored table of this very model recommends; None where there is none."""
+    report = stored_report(bundle, "bench.json")
+    about, best = report.get("protocol"), report.get("recommendation")
+    same = isinstance(about, dict) and about.get("model") == identity(bundle.manifest)
+    name = best.get("variant") if same and isinstance(best, dict) else None
+    return name if isinstance(name, str) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from deploykit.measurements import BenchReport, BenchRow
-from deploykit.units import duration, size
+from deploykit.units import duration, per_second, size
 
 _COLUMNS: tuple[tuple[str, Callable[[BenchRow], str]], ...] = (
     ("variant", lambda row: row.name),
@@ -13,10 +13,12 @@ _COLUMNS: tuple[tuple[str, Callable[[BenchRow], str]], ...] = (
     ("provider", lambda row: row.provider),
     ("threads", lambda row: "" if row.threads is None else str(row.threads)),
     ("settings", lambda row: row.settings),
+    ("clients", lambda row: str(row.clients or "")),
     ("verdict", lambda row: row.verdict),
     ("launches", lambda row: str(row.launches or "")),
     ("calls", lambda row: f"{row.calls:,}" if row.calls else ""),
     ("confidence", lambda row: f"{row.median_ci_level:.1%}" if row.median_ci_level else ""),
+    ("per second, interval", lambda row: _rates(row.throughput_ci)),
     ("p90 at most", lambda row: _time(row.p90_at_most_ns)),
     ("to device", lambda row: _time(row.h2d_ns)),
     ("compute", lambda row: _time(row.compute_ns)),
@@ -37,6 +39,10 @@ def table(report: BenchReport) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
 
 def _time(ns: float | None) -> str:
     return "" if ns is None else duration(ns)
+
+
+def _rates(limits: tuple[float, float] | None) -> str:
+    return "" if limits is None else f"[{per_second(limits[0])}, {per_second(limits[1])}]"
 
 
 def _reasons(row: BenchRow) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from deploykit.measurements import BenchReport
-from deploykit.report import conditions, profiles, rows, scenarios, speed_gate, tuned
+from deploykit.report import conditions, profiles, rows, scenarios, served, speed_gate, tuned
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def title(report: BenchReport) -> str:
     if report.gates:
         return f"what the speed gate of {report.bundle} measured, host to host"
     quick = " (quick: indicative, no gate)" if report.protocol.get("quick") else ""
-    return f"latency of {report.bundle}, host to host{quick}"
+    return f"latency of {report.bundle}{served.place(report)}, host to host{quick}"
 
 
 def main(report: BenchReport) -> Part:
@@ -43,6 +43,7 @@ def main(report: BenchReport) -> Part:
         *conditions.lines(report),
         *speed_gate.sampling_lines(report),
         *profiles.device_lines(report),
+        *served.lines(report),
     )
     return Part(title(report), rows.BENCH_HEAD, tuple(rows.bench_rows(report)), notes)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from deploykit.errors import escape
-from deploykit.measurements import BenchReport, BenchRow, Profile
+from deploykit.measurements import BenchReport, BenchRow
+from deploykit.profile_results import Profile
 from deploykit.units import duration, size
 
 HEAD = ("variant", "operator", "type", "on", "calls", "a call takes", "share")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from deploykit.errors import escape
 from deploykit.measurements import BenchReport, Load, Sweep
+from deploykit.report import served
 from deploykit.units import duration, per_second, span_of
 
 SWEEP_HEAD = ("variant", "batch", "samples per second [interval]", "a call", "gain", "launches", "")
@@ -68,8 +69,9 @@ def head(report: BenchReport) -> str:
     if report.sweeps:
         return f"offline throughput of {report.bundle}, host to host{quick}"
     if report.protocol.get("rate") is not None:
-        return f"latency of {report.bundle} under load, from the scheduled time of each request{quick}"
-    return f"capacity of {report.bundle} as a server{quick}"
+        whose = f"{report.bundle}{served.place(report)}"
+        return f"latency of {whose} under load, from the scheduled time of each request{quick}"
+    return f"capacity of {report.bundle}{served.place(report) or ' as a server'}{quick}"
 
 
 def notes(report: BenchReport) -> list[str]:
@@ -79,6 +81,7 @@ def notes(report: BenchReport) -> list[str]:
     for load in report.loads:
         if load.verdict != "not_measured":
             lines += _load_notes(load)
+    lines += served.lines(report)
     if (eager := report.protocol.get("eager", "measured")) != "measured":
         lines.append(f"eager {eager}")
     return [escape(line) for line in lines]

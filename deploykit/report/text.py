@@ -10,7 +10,7 @@ from rich.table import Table
 
 from deploykit.errors import escape
 from deploykit.measurements import BenchReport, Recommendation
-from deploykit.report import baseline, conditions, parts, profiles, proof, rows, scenarios, speed_gate, tuned
+from deploykit.report import baseline, conditions, parts, profiles, proof, rows, scenarios, served, speed_gate, tuned
 from deploykit.results import VerifyReport
 
 WIDTH = 150
@@ -43,6 +43,7 @@ def render_bench(report: BenchReport) -> str:
     lines += [escape(line) for line in (*rows.bench_notes(report), *conditions.lines(report))]
     lines += [escape(line) for line in speed_gate.sampling_lines(report)]
     lines += [*profiles.compile_lines(report), *profiles.device_lines(report)]
+    lines += [escape(line) for line in served.lines(report)]
     if report.profiles:
         right = tuple(range(4, len(profiles.HEAD)))
         lines += ["", profiles.head(), _table(profiles.HEAD, profiles.profile_rows(report), right)]

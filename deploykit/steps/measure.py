@@ -88,13 +88,23 @@ def open(  # noqa: A001 - named by what the parent asks for: measure:open
     Raises:
         WorkError: the engine cannot open the artifact as wanted.
     """
+
+    def opening() -> Session:
+        session: Session = registry.load("runtimes", runtime)().open(
+            Path(artifact), tuple(output_names), SessionSettings(**settings)
+        )
+        return session
+
+    return begin(opening, input_names, feeds)
+
+
+def begin(opening: Callable[[], Session], input_names: list[str], feeds: str) -> dict[str, Any]:
+    """Make what `opening` gives the session of this process, and the first call; gives the facts that `open` gives."""
     global _opened  # noqa: PLW0603 - one session per process is the design
     first = input_sets(feeds, input_names)[0]
     inherited = template.inherited
     started = time.perf_counter()
-    session: Session = registry.load("runtimes", runtime)().open(
-        Path(artifact), tuple(output_names), SessionSettings(**settings)
-    )
+    session = opening()
     loaded = time.perf_counter()
     session.prepare(first)()
     called = time.perf_counter()
@@ -192,6 +202,11 @@ def memory() -> dict[str, Any]:
 def calls_of(batch: int) -> Iterator[Callable[[], object]]:
     """The calls of a batch size that was warmed up, input sets in rotation; for the other steps of this process."""
     return _current().bound[batch].calls
+
+
+def sets_of(batch: int) -> list[Feeds]:
+    """The input sets of a batch size that was warmed up."""
+    return _current().bound[batch].sets
 
 
 def _readings(

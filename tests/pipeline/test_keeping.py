@@ -10,11 +10,12 @@ from deploykit import bundle as bundles
 from deploykit.benchmark.scenario import Scenario
 from deploykit.bundle import Bundle
 from deploykit.errors import StorageError
-from deploykit.measurements import BenchReport, Profile
+from deploykit.measurements import BenchReport
 from deploykit.pipeline.bench import bench
 from deploykit.pipeline.keeping import keep, keep_table
 from deploykit.pipeline.measuring import BenchRequest
 from deploykit.pipeline.report import render
+from deploykit.profile_results import Profile
 from deploykit.progress import Silent
 from deploykit.publish import amending, holding
 from deploykit.report import text

@@ -35,12 +35,12 @@ def test_no_field_of_a_row_is_lost_between_the_two_tables(benched):
     full = BenchRow(
         "onnx", "CUDA", 1, 2, "not_steady", "why", 1e6, (9e5, 2e6), 0.95, "ci", 3e6, "p90", 4e6, "p99", 5.0, 6.0, 7.0,
         8_000_000, 9_000_000, 1e4, 2e4, 3e4, 10, 11, 12_000_000, "gpu", 4e4, "events", {"CUDA": 13},
-        settings="binding=on", p90_at_most_ns=6e3,
+        settings="binding=on", p90_at_most_ns=6e3, clients=4, throughput_ci=(50.0, 60.0),
     )  # fmt: skip
     other = BenchRow(
         "b", "CPU", 2, 3, "measured", "x", 2e6, (8e5, 3e6), 0.9, "x", 4e6, "x", 5e6, "x", 6.5, 7.5, 8.5,
         9_000_000, 1_000_000, 2e4, 3e4, 4e4, 11, 12, 13_000_000, "x", 5e4, "x", {"CPU": 1}, settings="arena=off",
-        p90_at_most_ns=7e3,
+        p90_at_most_ns=7e3, clients=8, throughput_ci=(51.0, 60.0),
     )  # fmt: skip
 
     def shown(row):

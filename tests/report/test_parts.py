@@ -13,12 +13,11 @@ from deploykit.measurements import (
     GateReport,
     LatencyPercentile,
     Load,
-    OperatorTime,
-    Profile,
     Sweep,
     SweepRow,
 )
 from deploykit.pipeline.report import render
+from deploykit.profile_results import OperatorTime, Profile
 from deploykit.report import html, markdown, text
 from deploykit.results import to_json
 from deploykit.session import CPU

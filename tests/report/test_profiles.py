@@ -1,4 +1,5 @@
-from deploykit.measurements import BenchReport, BenchRow, OperatorTime, Profile
+from deploykit.measurements import BenchReport, BenchRow
+from deploykit.profile_results import OperatorTime, Profile
 from deploykit.report import profiles, text
 from deploykit.session import CPU, CUDA
 
