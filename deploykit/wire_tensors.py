@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from itertools import chain
 from math import prod
@@ -155,11 +156,13 @@ def from_bytes(data: bytes | bytearray | memoryview, dtype: str) -> np.ndarray[A
     Raises:
         ValueError: a byte of a bool is neither 0 nor 1.
     """
-    array = np.frombuffer(data, np.dtype(dtype).newbyteorder("<"))
+    array: np.ndarray[Any, Any] = np.frombuffer(data, dtype)
+    if sys.byteorder == "big":
+        array = array.byteswap()
     if dtype == "bool" and array.size and array.view(np.uint8).max() > 1:
         raise ValueError("a byte of a BOOL is neither 0 nor 1")
-    # engines read memory as it is: an odd address or another byte order would be theirs to stumble over
-    return np.require(array.astype(dtype, copy=False), requirements=["ALIGNED"])
+    # engines read memory as it is: an odd address would be theirs to stumble over
+    return np.require(array, requirements=["ALIGNED"])
 
 
 def from_numbers(data: list[Any], dtype: str) -> np.ndarray[Any, Any]:

@@ -19,14 +19,21 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 NODES = 3
 LOST = 3
 PORT = 8000
-ROWS = 4000
-"""Rows in a request: enough for some tens of milliseconds, so that some are under way at every moment."""
+ONGOING = 2
+"""Requests that a replica takes at once, as the folder's configuration says."""
+
+ROWS = 8000
+"""Rows in a request: enough for some tens of milliseconds."""
+
+BURST_S = 0.04
+"""From the burst to the loss: long enough to reach the replicas, too short to be answered."""
 
 SETUP = """
 until ip link show eth0 >/dev/null 2>&1; do sleep 0.05; done
@@ -87,12 +94,12 @@ def sh(*words: object) -> None:
 
 def node(number: int) -> subprocess.Popen[bytes]:
     """Start a node in namespaces of its own, and plug it into the bridge."""
-    role = f"--head --port=6379 --include-dashboard=false" if number == 1 else "--address=10.99.0.1:6379"
+    role = "--head --port=6379 --include-dashboard=false" if number == 1 else "--address=10.99.0.1:6379"
     script = SETUP.format(number=number, role=role)
     unshare = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    own = os.readlink("/proc/self/ns/net")
+    own = Path("/proc/self/ns/net").readlink()
     process = subprocess.Popen([*unshare, "bash", "-euc", script], stdout=sys.stderr)
-    while os.readlink(f"/proc/{process.pid}/ns/net") == own:
+    while Path(f"/proc/{process.pid}/ns/net").readlink() == own:
         time.sleep(0.02)
     sh("ip", "link", "add", f"v{number}", "type", "veth", "peer", "name", "eth0", "netns", process.pid)
     sh("ip", "link", "set", f"v{number}", "master", "br0", "up")
@@ -110,9 +117,9 @@ def entered(process: subprocess.Popen[bytes], *words: object) -> subprocess.Comp
     return subprocess.run([str(word) for word in argv], capture_output=True, text=True, check=False)
 
 
-def until(what: str, seconds: float, true: object) -> None:
+def until(what: str, seconds: float, true: Callable[[], bool]) -> None:
     deadline = time.monotonic() + seconds
-    while not true():  # type: ignore[operator]
+    while not true():
         if time.monotonic() > deadline:
             raise SystemExit(f"{what}: not within {seconds:g} s")
         time.sleep(0.5)
@@ -121,7 +128,6 @@ def until(what: str, seconds: float, true: object) -> None:
 PLACES = """
 import json, ray
 ray.init(address="10.99.0.1:6379", log_to_driver=False)
-from ray.util.state import list_actors
 from ray._private.state import actors
 nodes = {one["NodeID"]: one["NodeManagerAddress"] for one in ray.nodes() if one["Alive"]}
 found = [one for one in actors().values() if one["State"] == "ALIVE" and "ServeReplica" in one["ActorClassName"]]
@@ -153,7 +159,8 @@ def configuration(folder: Path) -> Path:
     return path
 
 
-def main(folder: Path, seconds: float, rate: float) -> int:
+def main(folder: Path, seconds: float, rate: float) -> None:
+    """See the module."""
     token = Path(os.environ["HOME"]) / "token"
     token.write_text(secrets.token_hex(32))
     token.chmod(0o600)
@@ -180,12 +187,17 @@ def main(folder: Path, seconds: float, rate: float) -> int:
     clock = threading.Thread(target=lambda: threads.extend(load.run(seconds, rate)))
     clock.start()
     time.sleep(seconds / 2)
+    burst = [threading.Thread(target=load.one) for _ in range(NODES * ONGOING)]
+    for thread in burst:  # every replica has its hands full when the node goes
+        thread.start()
+    time.sleep(BURST_S)
     lost_at = time.monotonic()
     os.kill(inside(nodes[LOST]), signal.SIGKILL)
+    nodes[LOST].wait(10)
     clock.join()
-    for thread in threads:
+    for thread in [*threads, *burst]:
         thread.join()
-    alive, left = places(nodes[1])
+    until("Ray notices", 60, lambda: places(nodes[1]) == (NODES - 1, ["10.99.0.1", "10.99.0.2"]))
     flying = [one for one in load.requests if one.began <= lost_at <= one.ended]
     failed = [one for one in load.requests if one.status != 200]
     after = sorted(one.ended - one.began for one in load.requests if one.began > lost_at)
@@ -200,14 +212,13 @@ def main(folder: Path, seconds: float, rate: float) -> int:
                 "asked_after": len(after),
                 "median_ms": [round(1e3 * part[len(part) // 2], 1) for part in (before, after)],
                 "longest_ms": [round(1e3 * part[-1], 1) for part in (before, after)],
-                "nodes": alive,
-                "replicas_on": left,
+                "noticed_s": round(time.monotonic() - lost_at, 1),
             }
         ),
         flush=True,
     )
-    return 0
+    signal.pause()  # until the test has read it and ends everything
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])))
+    main(Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]))
