@@ -145,7 +145,8 @@ def main() -> int:
         ROOT / "README.md": filled("README.md", "files", files()),
     }
     wanted |= {
-        ROOT / "deploykit" / "schemas" / f"{name}.json": schema(name) for name in ("verify", "bench", "run", "handoff", "manifest")
+        ROOT / "deploykit" / "schemas" / f"{name}.json": schema(name)
+        for name in ("verify", "bench", "run", "handoff", "manifest")
     }
     stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     if "--check" in sys.argv:
