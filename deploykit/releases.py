@@ -75,7 +75,9 @@ def parse(text: str) -> Release:
     """
     kind, _, name = text.partition(":")
     if kind not in KINDS:
-        raise UsageError(text, "names no known target", f"give {' or '.join(KINDS)}:RELEASE", "UNKNOWN_TARGET")
+        raise UsageError(
+            text or "--target", "names no known target", f"give {' or '.join(KINDS)}:RELEASE", "UNKNOWN_TARGET"
+        )
     known = names(kind)
     if name not in known:
         near = ", ".join(f"{kind}:{one}" for one in _nearest(name, known))

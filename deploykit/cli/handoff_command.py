@@ -45,7 +45,7 @@ def command(bundle: Path, json_to: str | None, quiet: bool, debug: bool, **given
     from deploykit.session import provider_name
 
     named = given.pop("release")
-    given["release"] = releases.parse(named) if named else None
+    given["release"] = releases.parse(named) if named is not None else None
     request = HandoffRequest(bundle, provider=provider_name(given.pop("on")), **given)
     report = handoff(request, options.progress_for(quiet=quiet))
     options.emit(report, handed.render(report), json_to)

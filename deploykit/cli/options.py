@@ -151,7 +151,7 @@ def export_request(source: str, output: Path | None, given: dict[str, Any]) -> E
         given["force"],
         train_request(given),
         keep_float=Wanted.parse(given["keep_float"], given["keep_float_target"]),
-        release=releases.parse(given["release"]) if given["release"] else None,
+        release=releases.parse(given["release"]) if given["release"] is not None else None,
     )
 
 

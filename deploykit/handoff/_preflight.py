@@ -67,7 +67,7 @@ def answer(np: Any, session: Any, cases: dict[str, str], folder: Path) -> tuple[
 
 
 def main(request_file: str) -> int:
-    """Read the request, answer its cases, write `answered.json`."""
+    """Read the request, answer its cases, write `started` and `answered.json`."""
     request = json.loads(Path(request_file).read_text(encoding="utf-8"))
     limit(**request["limits"])
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -78,6 +78,7 @@ def main(request_file: str) -> int:
         sys.stderr.write(f"{error}\n")
         return NO_PACKAGES
     folder = Path(request["answers"])
+    (folder / "started").touch()  # from here on it is a Python with the packages, and what fails is the file's fault
     found: dict[str, Any] = {"version": ort.__version__, "provider": "", "refused": "", "order": {}, "errors": {}}
     try:
         session = opened(ort, request["artifact"], request["settings"])

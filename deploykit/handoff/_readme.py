@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
+from deploykit.errors import escape
 from deploykit.handed import Handed, HandedVersion
 from deploykit.handoff.interface import Commands, TargetPlugin
 from deploykit.signature import Signature
 
 
-def readme(record: Handed, target: TargetPlugin, commands: Commands) -> str:
-    """Markdown; every `bash` block of it can be run as it stands, from top to bottom, in the folder."""
+def readme(record: Handed, target: TargetPlugin, commands: Commands, pinned: str = "") -> str:
+    """Markdown; every `bash` block of it can be run as it stands, from top to bottom, in the folder.
+
+    Records and signatures may come from anywhere: nothing of theirs begins a line, a block or a link.
+
+    Args:
+        record: of the folder.
+        target: the plugin.
+        commands: its own, for this folder.
+        pinned: the onnxruntime in the folder's requirements; empty where there is none.
+    """
+    notes = [*map(_line, commands.notes), *_older(record, pinned)]
     latest = record.versions[-1]
-    release = f" {record.release}" if record.release else ""
+    release = f" {_plain(record.release)}" if record.release else ""
     parts = [
-        f"# {record.model} for {record.target}{release}\n",
+        f"# {_plain(record.model)} for {_plain(record.target)}{release}\n",
         _opening(record, latest),
         _blocks(record, commands),
         "## What goes in and out\n\n" + _table(record.signature),
         "## What is proven\n\n" + _proof(record, target),
-        *([] if not commands.notes else ["## To be known\n\n" + "\n\n".join(commands.notes) + "\n"]),
+        *(["## To be known\n\n" + "\n\n".join(notes) + "\n"] if notes else []),
         _files(record),
     ]
     return "\n".join(parts)
 
 
 def _opening(record: Handed, latest: HandedVersion) -> str:
-    settings = f" Sessions open with `{latest.settings}`." if latest.settings else ""
+    settings = f" Sessions open with {_code(latest.settings)}." if latest.settings else ""
     versions = ""
     if len(record.versions) > 1:
-        versions = " Versions: " + ", ".join(f"{one.number} ({one.variant.name})" for one in record.versions) + "."
+        versions = (
+            " Versions: " + ", ".join(f"{one.number} ({_plain(one.variant.name)})" for one in record.versions) + "."
+        )
     return (
-        f"`{latest.variant.name}` ({latest.variant.precision}), handed over by deploykit {record.deploykit} from the "
-        f"bundle with digest `{latest.bundle[:16]}`.{settings}{versions}\n"
+        f"{_code(latest.variant.name)} ({_plain(latest.variant.precision)}), handed over by deploykit "
+        f"{_plain(record.deploykit)} from the bundle with digest `{latest.bundle[:16]}`.{settings}{versions}\n"
     )
 
 
@@ -52,24 +65,62 @@ def _blocks(record: Handed, commands: Commands) -> str:
 def _table(signature: Signature) -> str:
     rows = [("input", spec) for spec in signature.inputs] + [("output", spec) for spec in signature.outputs]
     lines = ["| | name | dtype | shape |", "| --- | --- | --- | --- |"]
-    lines += [f"| {side} | `{s.name}` | {s.dtype} | `[{', '.join(map(str, s.shape))}]` |" for side, s in rows]
-    ranges = ", ".join(f"{dim.name} from {dim.min} to {dim.max}" for dim in signature.dims)
+    lines += [
+        f"| {side} | {_code(s.name)} | {_plain(s.dtype)} | {_code('[' + ', '.join(map(str, s.shape)) + ']')} |"
+        for side, s in rows
+    ]
+    ranges = ", ".join(f"{_plain(dim.name)} from {dim.min} to {dim.max}" for dim in signature.dims)
     return "\n".join(lines) + (f"\n\n{ranges}.\n" if ranges else "\n")
 
 
 def _proof(record: Handed, target: TargetPlugin) -> str:
     lines = []
     for one in record.versions:
-        head = f"- Version {one.number}, `{one.variant.name}`: "
-        count = f"{len(one.cases)} cases of its reference travel in `reference/{one.number}/`"
+        head = f"- Version {one.number}, {_code(one.variant.name)}: "
+        count = _count(record, one)
         if one.verdict == "pass":
-            lines.append(f"{head}passed the parity gate when it was handed over ({one.reason}); {count}.")
+            lines.append(f"{head}passed the parity gate when it was handed over ({_plain(one.reason)}); {count}.")
         else:
-            lines.append(f"{head}**was not verified**: {one.reason}; {count}.")
+            lines.append(f"{head}**was not verified**: {_plain(one.reason)}; {count}.")
     lines.append(f"- {target.proof}")
     limit = "The limits are root mean square errors to the model in float64"
     more = "; `deploykit verify BUNDLE --url URL` asks the server everything else, too" if record.speaks else ""
     return "\n".join(lines) + f"\n\n{limit}{more}.\n"
+
+
+def _count(record: Handed, one: HandedVersion) -> str:
+    if one.cases:
+        return f"{len(one.cases)} cases of its reference travel in `reference/{one.number}/`"
+    instead = ", which proves nothing here: use `deploykit verify BUNDLE --url URL`" if record.speaks else ""
+    return f"**nothing of its reference is small and plain enough to travel**{instead}"
+
+
+def _older(record: Handed, pinned: str) -> list[str]:
+    """What is to be known where the engine that was named is not the one that the requirements bring."""
+    kind, _, named = (record.release or "").partition(":")
+    if kind != "ort" or not pinned or f"{pinned}.".startswith(f"{named}."):
+        return []
+    there = [[int(part) for part in one.split(".") if part.isdecimal()] for one in (pinned, named)]
+    word = "a newer" if there[0] > there[1] else "another"
+    return [
+        f"The file was made for onnxruntime {_plain(named)}, and the pinned requirements hold {word} one, {pinned}, "
+        "with which this kind of folder was proven: where the named one is to load it, install that one instead."
+    ]
+
+
+def _line(text: str) -> str:
+    """A paragraph of Markdown in one line, without what opens a block."""
+    return escape(text).replace("```", "'''").lstrip("#>-+ ")
+
+
+def _plain(text: str) -> str:
+    """A text that is no Markdown: it stays in its line and opens neither code, nor a table cell, a link or a tag."""
+    return "".join(f"\\{letter}" if letter in "\\`|[<" else letter for letter in escape(text))
+
+
+def _code(text: str) -> str:
+    """The same as a span of code."""
+    return f"`{escape(text).replace('`', chr(39)).replace('|', chr(92) + '|')}`"
 
 
 def _files(record: Handed) -> str:

@@ -97,6 +97,8 @@ class TargetPlugin(Protocol):
         stack: name of the pinned requirements that are shipped (`handoff/requirements/<stack>.txt`); empty for none.
         summary: one line for the table of targets: what takes the folder.
         proof: one line: what was really asked here, and what was not.
+
+    A target may have `leaves`, too, see `leaves`.
     """
 
     runtimes: ClassVar[tuple[str, ...]]
@@ -120,3 +122,12 @@ class TargetPlugin(Protocol):
 
     def commands(self, given: Given) -> Commands:
         """How the folder is used."""
+
+
+def leaves(target: TargetPlugin) -> tuple[str, ...]:
+    """Paths in the folder that the commands of its README make: no person's own, and made again by the same commands.
+
+    A target says so in a class variable of this name; one without it leaves nothing.
+    """
+    found: tuple[str, ...] = getattr(target, "leaves", ())
+    return found

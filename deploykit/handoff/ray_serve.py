@@ -41,6 +41,7 @@ class Target:
     runtimes: ClassVar[tuple[str, ...]] = ("onnxruntime",)
     speaks: ClassVar[Speaks] = "oip"
     stack: ClassVar[str] = "ray-serve"
+    leaves: ClassVar[tuple[str, ...]] = ("serve.local.yaml",)
     summary: ClassVar[str] = "Ray Serve: an application over onnxruntime, and its configuration"
     proof: ClassVar[str] = (
         "For this target real Ray Serve on one node, on the CPU, answered a model's reference within its limits over "

@@ -37,6 +37,7 @@ class Target:
     runtimes: ClassVar[tuple[str, ...]] = ("onnxruntime",)
     speaks: ClassVar[Speaks] = ""
     stack: ClassVar[str] = "web"
+    leaves: ClassVar[tuple[str, ...]] = ("node_modules",)
     summary: ClassVar[str] = "a page that runs the model in the browser, and the same in Node.js"
     proof: ClassVar[str] = (
         "For this target fp32, fp16 and both int8 forms of the seed model answered within their limits in "

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from deploykit import handed, registry
+from pydantic import ValidationError
+
+from deploykit import handed, registry, strict_json
 from deploykit.bundle import Bundle, VariantRecord
 from deploykit.errors import RefusedError, UsageError, from_os_error
-from deploykit.handed import RECORD, Handed, HandedVersion
+from deploykit.handed import RECORD, REFERENCE, Handed, HandedVersion, as_reason
 from deploykit.handoff import _layout
-from deploykit.handoff.interface import Given, TargetPlugin, Version
+from deploykit.handoff.interface import Given, TargetPlugin, Version, leaves
 from deploykit.isolation import Limits, Pool
 from deploykit.pipeline import preflight, reexport, travelling
 from deploykit.pipeline.judging import Gate
@@ -32,6 +33,9 @@ from deploykit.tune_results import Goal
 from deploykit.tuned import USUAL, parted, tuned_for
 
 HANDOFF = Kind(RECORD, "handoff")
+
+FIRST = 3
+"""How many files of a person's own an error names."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class HandoffRequest:
         provider: full execution provider name on which the variant is verified and will be served.
         trust_code: hand over TorchScript of a bundle that this machine did not make.
         allow_unverified: hand over without asking the gate, and say so in the record.
-        force: replace a version that is there, or the folder of another model.
+        force: replace a version that is there, or the folder of another model, and what a person added to it.
         preflight: a Python with the onnxruntime that will load the file, which has to answer there, too; None leaves
             it at the one installed here.
     """
@@ -78,11 +82,12 @@ def handoff(request: HandoffRequest, progress: Progress) -> HandoffReport:
             release cannot load it (TARGET_CANNOT_LOAD) or answers wrongly (PREFLIGHT_FAILED), the gate did not pass it
             (NOT_VERIFIED), or the place cannot be written.
     """
+    _check_request(request)
     target: TargetPlugin = registry.load("handoff", request.target)()
     bundle = Bundle(request.bundle)
     bundle.check()
     record, reason = _chosen(bundle, request, target)
-    before = _there(request, bundle)
+    before = _there(request, bundle, target)
     gate = Gate(bundle, request.provider, settings=_settings(record, request))
     progress.stage("handoff", 3)
     with tempfile.TemporaryDirectory(prefix="deploykit-") as scratch:
@@ -107,27 +112,26 @@ def _written(
     target.check(given)
     verdict, said = _proven(request, gate, found, progress)
     with _folder(request, before) as stage:
-        for old in given.versions:
-            if old is not own:
-                place = f"{_layout.REFERENCE}/{old.number}"
-                shutil.copytree(request.output / place, stage / place)
-        cases = travelling.cases(gate, record, stage, f"{_layout.REFERENCE}/{request.version}")
-        progress.step(f"{len(cases)} cases of the reference travel along")
+        others = _others(before, request)
+        if before is not None:
+            _layout.keep(request.output, stage, before, others)
+        cases = travelling.cases(gate, record, stage, f"{REFERENCE}/{request.version}")
+        progress.step(f"{len(cases) or 'no'} cases of the reference travel along")
         tree = target.files(given)
         _layout.lay(tree, stage)
-        fresh = HandedVersion(
-            number=own.number, variant=record, bundle=bundle.digest, verdict=verdict, reason=said,
-            settings=own.settings.words, batch=own.batch, files=_layout.places(tree, own), cases=cases,
-        )  # fmt: skip
+        fresh = {
+            "number": own.number, "variant": record, "bundle": bundle.digest, "verdict": verdict,
+            "reason": as_reason(said), "settings": own.settings.words, "batch": own.batch,
+            "files": _layout.places(tree, own), "cases": cases,
+        }  # fmt: skip
         moved = {old.number: _layout.places(tree, old) for old in given.versions if old is not own}
-        kept = [one.model_copy(update={"files": moved[one.number]}) for one in _others(before, request)]
-        versions = tuple(sorted((*kept, fresh), key=lambda one: one.number))
-        full = _layout.accompany(stage, given, target, _record(request, given, target, versions))
-        put(stage, full.to_json(), request.output, HANDOFF)
+        kept = [one.model_copy(update={"files": moved[one.number]}) for one in others]
+        full = _layout.accompany(stage, given, target, _record(request, given, target, kept, fresh))
+        put(stage, _sound(full, request), request.output, HANDOFF)
     progress.step(f"wrote {request.output}")
     return HandoffReport(
         request.target, str(request.output), full.model, own.number, record.name, verdict, said, choice,
-        release=_release(request), versions=tuple(one.number for one in versions), settings=own.settings.words,
+        release=_release(request), versions=tuple(one.number for one in full.versions), settings=own.settings.words,
         files=len(full.files) + 1, cases=len(cases), start=target.commands(given).start,
     )  # fmt: skip
 
@@ -177,29 +181,52 @@ def _release(request: HandoffRequest) -> str | None:
     return named.name if named.kind == request.target else named.label
 
 
-def _there(request: HandoffRequest, bundle: Bundle) -> Handed | None:
+def _check_request(request: HandoffRequest) -> None:
+    """Refuse what would ruin the bundle, and the release of another server than the target.
+
+    Raises:
+        UsageError: EXISTS, the output is the bundle, in it or around it; UNKNOWN_TARGET.
+    """
+    output, bundle = request.output.resolve(), request.bundle.resolve()
+    if output.is_relative_to(bundle) or bundle.is_relative_to(output):
+        message = f"the bundle {request.bundle} is there, in it or around it"
+        raise UsageError(str(request.output), message, "choose another path with -o", "EXISTS")
+    named = request.release
+    if named is not None and named.kind not in ("ort", request.target):
+        hint = f"name the engine: --target ort:{named.onnxruntime}"
+        raise UsageError(named.label, f"is no release of {request.target}", hint, "UNKNOWN_TARGET")
+
+
+def _there(request: HandoffRequest, bundle: Bundle, target: TargetPlugin) -> Handed | None:
     """The handoff that gets one more version; None where a new one is made.
 
     Raises:
-        UsageError: EXISTS, this version is there already, or the folder is another model's or target's.
-        RefusedError: TAMPERED, a file of it is not as recorded.
+        UsageError: EXISTS, this version is there already, the folder is another model's or target's, or somebody put
+            files of their own into it.
+        RefusedError: TAMPERED, a file of it is not as recorded, or what a server would take in is not in the record.
     """
     if not (request.output / RECORD).exists():
         return None
     before = handed.load(request.output)
     name = model_name(bundle, request.model)
-    same = (before.target, before.release, before.model) == (request.target, _release(request), name)
-    if not same and not request.force:
-        message = f"holds {before.model} for {before.target}"
+    pairs = {
+        "target": (before.target, request.target),
+        "release": (before.release, _release(request)),
+        "model": (before.model, name),
+    }
+    differing = [f"{what} {old or 'none'} and not {new or 'none'}" for what, (old, new) in pairs.items() if old != new]
+    if differing and not request.force:
+        message = f"holds a handoff with {', '.join(differing)}"
         hint = "replace it with --force, or choose another path with -o"
         raise UsageError(str(request.output), message, hint, "EXISTS")
-    if not same:
+    if differing:
         return None
     if any(one.number == request.version for one in before.versions) and not request.force:
         hint = f"add a version with --version {before.versions[-1].number + 1}, or replace it with --force"
         raise UsageError(str(request.output), f"version {request.version} is there already", hint, "EXISTS")
     if _others(before, request):
         _check_same(before, bundle, request)
+        _check_added(before, request, leaves(target))
         return before
     return None
 
@@ -214,8 +241,25 @@ def _check_same(before: Handed, bundle: Bundle, request: HandoffRequest) -> None
         message = "its inputs and outputs are not those of the versions that are there"
         raise RefusedError(bundle.manifest.name, message, "give it another --model-name", "TARGET_CANNOT_SERVE")
     if changed := _layout.changed(request.output, before):
-        hint = "hand all versions over again, into another folder"
-        raise RefusedError(f"{request.output.name}/{changed}", "is not what was handed over", hint, "TAMPERED")
+        raise _layout.tampered(request.output, changed, "is not what was handed over")
+
+
+def _check_added(before: Handed, request: HandoffRequest, left: tuple[str, ...]) -> None:
+    """A new version is a new folder: nothing unrecorded is taken over, and what somebody added is not lost unsaid.
+
+    Raises:
+        RefusedError: TAMPERED, it lies where the reference or a model does.
+        UsageError: EXISTS, it lies elsewhere.
+    """
+    own = []
+    for path, inside in _layout.added(request.output, before, left):
+        if inside:
+            raise _layout.tampered(request.output, path, "was not handed over")
+        own.append(path)
+    if own and not request.force:
+        more = f" and {len(own) - FIRST} more" if len(own) > FIRST else ""
+        message = f"holds what was not handed over: {', '.join(own[:FIRST])}{more}"
+        raise UsageError(str(request.output), message, "move it away, or drop it with --force", "EXISTS")
 
 
 def _others(before: Handed | None, request: HandoffRequest) -> list[HandedVersion]:
@@ -276,18 +320,36 @@ def _folder(request: HandoffRequest, before: Handed | None) -> Iterator[Path]:
             raise from_os_error(error, str(request.output)) from error
 
 
-def _record(request: HandoffRequest, given: Given, target: TargetPlugin, versions: tuple[HandedVersion, ...]) -> Handed:
+def _sound(full: Handed, request: HandoffRequest) -> str:
+    """The record's JSON, read back as whoever adds the next version will read it."""
+    text = full.to_json()
+    handed.parse(text.encode(), f"{request.output.name}/{RECORD}", "report this")
+    return text
+
+
+def _record(
+    request: HandoffRequest, given: Given, target: TargetPlugin, kept: list[HandedVersion], fresh: dict[str, Any]
+) -> Handed:
+    """All but the digests.
+
+    Raises:
+        RefusedError: MALFORMED, a name or a text of the bundle is none that a record holds.
+    """
     specs = given.signature.inputs
-    return Handed(
-        target=request.target,
-        release=_release(request),
-        model=given.model,
-        speaks=target.speaks,
-        provider=request.provider,
-        signature=given.signature,
-        inputs=tuple(spec.name for spec in specs),
-        fixed_last={spec.name: bool(spec.shape) and isinstance(spec.shape[-1], int) for spec in specs},
-        versions=versions,
-        files={},
-        deploykit=version("deploykit"),
-    )
+    try:
+        versions = tuple(sorted((*kept, HandedVersion(**fresh)), key=lambda one: one.number))
+        return Handed(
+            target=request.target,
+            release=_release(request),
+            model=given.model,
+            speaks=target.speaks,
+            provider=request.provider,
+            signature=given.signature,
+            inputs=tuple(spec.name for spec in specs),
+            fixed_last={spec.name: bool(spec.shape) and isinstance(spec.shape[-1], int) for spec in specs},
+            versions=versions,
+            files={},
+            deploykit=version("deploykit"),
+        )
+    except ValidationError as error:
+        raise RefusedError(given.model, strict_json.first_fault(error), "rename it and export again") from error

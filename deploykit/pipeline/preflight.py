@@ -33,6 +33,9 @@ from deploykit.session import SessionSettings
 
 SCRIPT = Path(next(iter(deploykit.handoff.__path__))) / "_preflight.py"
 NO_PACKAGES = 3
+STARTED = "started"
+"""What the script writes first, once its packages are there."""
+
 ANSWERED = "answered.json"
 
 
@@ -101,6 +104,9 @@ def _asked(gate: Gate, shipped: Shipped, python: Path, release: Release | None, 
         raise UsageError(str(python), f"has not the packages: {said}", f"make one: {recipe(release)}", "BAD_PREFLIGHT")
     if status is None:
         raise _failed(shipped, f"no answer within {ANSWER_SECONDS:g} s")
+    if not (folder / STARTED).exists():
+        message = f"is no Python with numpy and onnxruntime: it ended with status {status}: {said}"
+        raise UsageError(str(python), message, f"make one: {recipe(release)}", "BAD_PREFLIGHT")
     try:
         found: dict[str, Any] = json.loads((folder / ANSWERED).read_text(encoding="utf-8"))
     except (OSError, ValueError):

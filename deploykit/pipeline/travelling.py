@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from deploykit.bundle import Bundle, CaseRecord, VariantRecord
-from deploykit.errors import from_os_error
 from deploykit.handed import HandedCase
 from deploykit.parity.ledger import Ledger
 from deploykit.parity.scale import truth
@@ -43,11 +42,10 @@ def cases(gate: Gate, record: VariantRecord, folder: Path, place: str) -> tuple[
         place: POSIX path below it.
 
     Raises:
-        StorageError: a file cannot be written.
+        OSError: a file cannot be written.
     """
     values = Values(gate.scale, Ledger())
     found = []
-    (folder / place).mkdir(parents=True)
     for one in gate.records:
         if not _travels(one):
             continue
@@ -58,10 +56,8 @@ def cases(gate: Gate, record: VariantRecord, folder: Path, place: str) -> tuple[
         if not limits or sum(array.nbytes for array in arrays.values()) > MOST_BYTES:
             continue
         file = f"{place}/{one.id}.npz"
-        try:
-            np.savez(folder / file, **arrays)  # type: ignore[arg-type]
-        except OSError as error:
-            raise from_os_error(error, file) from error
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        np.savez(folder / file, **arrays)  # type: ignore[arg-type]
         found.append(HandedCase(id=one.id, file=file, limits=limits))
     return tuple(found)
 

@@ -16,6 +16,9 @@ def render(report: HandoffReport) -> str:
         f"  settings   {report.settings or 'the defaults'}",
         f"  files      {report.files}, {report.cases} cases of the reference among them",
     ]
+    if not report.cases:
+        lines.append("  reference  nothing of it is small and plain enough to travel: check.py proves nothing,")
+        lines.append("             use deploykit verify BUNDLE --url URL where something is served")
     if others:
         lines.append(f"  versions   also {', '.join(others)}")
     lines.append(

@@ -185,12 +185,13 @@ def test_other_engines_have_no_opset(seed, tmp_path):
 
 
 def test_the_handoff_says_what_went_out(seed, tmp_path):
-    request = HandoffRequest(seed.path, "mlserver", tmp_path / "out", OLDEST, "onnx")
+    request = HandoffRequest(seed.path, "mlserver", tmp_path / "out", parse("ort:1.15"), "onnx")
     report = handoff(request, Silent())  # it passes the gate, or nothing is written
     readme = (tmp_path / "out" / "README.md").read_text()
-    assert report.release == "triton:23.05"
-    assert "exported again at opset 18 instead of 20 for triton:23.05" in report.reason
+    assert report.release == "ort:1.15"
+    assert "exported again at opset 18 instead of 20 for ort:1.15" in report.reason
     assert "exported again at opset 18" in readme
+    assert "made for onnxruntime 1.15, and the pinned requirements hold a newer one" in readme
     models = list((tmp_path / "out").rglob("*.onnx"))
     assert len(models) == 1
     assert opset(models[0]) == {"": 18}
@@ -199,7 +200,7 @@ def test_the_handoff_says_what_went_out(seed, tmp_path):
 def test_a_refused_handoff_writes_nothing(drawn, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RefusedError):
-        handoff(HandoffRequest(drawn.path, "mlserver", tmp_path / "out", OLDEST, "onnx"), Silent())
+        handoff(HandoffRequest(drawn.path, "mlserver", tmp_path / "out", parse("ort:1.15"), "onnx"), Silent())
     assert not (tmp_path / "out").exists()
 
 
@@ -284,8 +285,9 @@ def test_a_python_without_the_packages_is_said(seed, tmp_path):
 
 def test_a_python_that_ends_or_hangs_is_a_failure(seed, tmp_path, monkeypatch):
     one = found(seed, "onnx", None, tmp_path)
+    dies = 'touch "$(dirname "$3")/started"; echo out of luck >&2; exit 9'  # the engine was there, and then it was not
     with pytest.raises(RefusedError, match="ended with status 9: out of luck"):
-        preflight(gate_of(seed), one, stand_in(tmp_path / "ends", "echo out of luck >&2; exit 9"), None)
+        preflight(gate_of(seed), one, stand_in(tmp_path / "ends", dies), None)
     monkeypatch.setattr(preflights, "ANSWER_SECONDS", 0.5)
     hangs = stand_in(tmp_path / "hangs", f"echo $$ > {tmp_path}/pid; sleep 60 & wait")
     started = time.monotonic()
@@ -294,6 +296,14 @@ def test_a_python_that_ends_or_hangs_is_a_failure(seed, tmp_path, monkeypatch):
     assert time.monotonic() - started < 20
     pid = int((tmp_path / "pid").read_text())
     assert not running_in(pid)
+
+
+def test_a_program_that_is_no_python_is_said(seed, tmp_path):
+    ls = Path(shutil.which("ls"))
+    with pytest.raises(UsageError, match="is no Python with numpy and onnxruntime: it ended with status") as caught:
+        preflight(gate_of(seed), found(seed, "onnx", None, tmp_path), ls, None)
+    assert (caught.value.code, caught.value.exit_code) == ("BAD_PREFLIGHT", 2)
+    assert "python -m venv" in caught.value.hint
 
 
 def running_in(session):
@@ -337,6 +347,20 @@ def test_an_unknown_release_is_said_before_anything_starts(cli, tmp_path, comman
     assert done.stderr.startswith("error[UNKNOWN_TARGET]: triton:24.13: ")
     assert "triton:24.12" in done.stderr
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", [("export", "mlp"), ("handoff", "nowhere", "--to", "mlserver"), ("run", "mlp")])
+def test_an_empty_release_is_none(cli, tmp_path, command):
+    done = cli(*command, "--target", "", "-o", tmp_path / "out")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error[UNKNOWN_TARGET]: --target: ")
+
+
+def test_another_servers_release_is_refused_before_the_bundle_is_read(tmp_path):
+    with pytest.raises(UsageError) as caught:
+        handoff(HandoffRequest(tmp_path / "none", "mlserver", tmp_path / "out", OLDEST), Silent())
+    assert caught.value.code == "UNKNOWN_TARGET"
+    assert caught.value.hint == "name the engine: --target ort:1.15.0"
 
 
 def test_no_preflight_is_skipped_in_silence(seed, tmp_path):
