@@ -278,12 +278,17 @@ CODES: dict[str, Diagnosis] = {
         "Many clients at once get other answers than one alone: rows are mixed up, or batching changes them too much.",
         "Switch the server's batching off to see which; a model that feels its batch must not be batched.",
     ),
+    "SERVER_OUTPUTS": Diagnosis(
+        "server",
+        "The server declares or answers other outputs than the signature has: one is missing, or one is too many.",
+        "Give the server this model's outputs by their names in the signature, and see that it serves this model.",
+    ),
     "SERVER_UNREACHABLE": Diagnosis(
         "server", "Nobody answers at the URL.", "Start the server, and check host and port: HTTP and gRPC have two."
     ),
     "NOT_READY": Diagnosis(
         "server",
-        "The server answers, and the model did not become ready in time.",
+        "The server answers, and has no such model, or the model did not become ready in time.",
         "See what the server logs, and name the model as it is called there with --model-name.",
     ),
     "SERVER_ERROR": Diagnosis(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
-from deploykit.errors import UsageError
+from deploykit.errors import UsageError, escape
 from deploykit.http_client import MAX_ANSWER, Answer
 from deploykit.signature import Feeds, TensorSpec
 
@@ -23,9 +23,18 @@ TIMEOUT_S = 30.0
 """Wall time for one answer unless the caller knows better."""
 
 
+TOLD_LIMIT = 80
+"""Printable characters of a text that a server tells of itself."""
+
+
+def shown(text: str) -> str:
+    """A server's text as reports may show it: printable, and no longer than `TOLD_LIMIT` characters."""
+    return escape(text[: 4 * TOLD_LIMIT], TOLD_LIMIT)
+
+
 @dataclass(frozen=True)
 class ServerFacts:
-    """What a server tells of itself; empty where it tells nothing."""
+    """What a server tells of itself, each text as `shown` gives it; empty where it tells nothing."""
 
     name: str = ""
     version: str = ""
@@ -34,7 +43,10 @@ class ServerFacts:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a server tells of its model. A dim of any size (-1) is symbolic, named `TENSOR.AXIS`."""
+    """What a server tells of its model. A dim of any size (-1) is symbolic, named `TENSOR.AXIS`.
+
+    Names of tensors are exact, for they are sent back; all other texts are as `shown` gives them.
+    """
 
     name: str
     versions: tuple[str, ...] = ()
@@ -54,8 +66,17 @@ class Endpoint(Protocol):
     url: str
     model: str
 
-    def ready(self, timeout_s: float) -> bool:
-        """Wait until the model is ready to answer; False when it is not by then. 0 asks once."""
+    def ready(self, timeout_s: float, reach_s: float | None = None) -> bool:
+        """Wait until the model is ready to answer; False when it is not by then. 0 asks once.
+
+        Args:
+            timeout_s: seconds for a server that answers.
+            reach_s: seconds until anything answers at all; None is `timeout_s`.
+
+        Raises:
+            WorkError: what no waiting changes: BAD_ANSWER, REQUEST_REFUSED, and NOT_READY where a server that is
+                ready itself has no such model.
+        """
 
     def server(self) -> ServerFacts:
         """What the server tells of itself.

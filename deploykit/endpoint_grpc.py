@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from deploykit import oip_messages
-from deploykit.endpoint import ModelFacts, ServerFacts
-from deploykit.endpoint_http import poll, spec_of
+from deploykit.endpoint import ModelFacts, ServerFacts, shown
+from deploykit.endpoint_http import FINAL, no_such_model, poll, spec_of
 from deploykit.errors import UsageError, WorkError
 from deploykit.http_client import Answer, checked, place_of
 from deploykit.signature import Feeds
@@ -65,14 +65,14 @@ class GrpcEndpoint:
             else grpc.insecure_channel(target, options)
         )
 
-    def ready(self, timeout_s: float) -> bool:
+    def ready(self, timeout_s: float, reach_s: float | None = None) -> bool:
         """Wait until the model is ready to answer; False when it is not by then. 0 asks once."""
-        return poll(self._is_ready, timeout_s)
+        return poll(self._is_ready, timeout_s, reach_s)
 
     def server(self) -> ServerFacts:
         """What the server tells of itself."""
         told = self._asked("ServerMetadata")
-        return ServerFacts(told.name, told.version, tuple(told.extensions))
+        return ServerFacts(shown(told.name), shown(told.version), tuple(map(shown, told.extensions)))
 
     def model_facts(self) -> ModelFacts:
         """What it tells of the model."""
@@ -81,7 +81,7 @@ class GrpcEndpoint:
             tuple(spec_of(one.name, one.datatype, list(one.shape), self.url) for one in side)
             for side in (told.inputs, told.outputs)
         )
-        return ModelFacts(told.name, tuple(told.versions), told.platform, inputs, outputs)
+        return ModelFacts(shown(told.name), tuple(map(shown, told.versions)), shown(told.platform), inputs, outputs)
 
     def infer(self, feeds: Feeds) -> Feeds:
         """All outputs of the model for `feeds`, by name."""
@@ -105,11 +105,17 @@ class GrpcEndpoint:
         self._channel.close()
 
     def _is_ready(self, timeout_s: float) -> bool:
-        return bool(self._asked("ModelReady", timeout_s, name=self.model, version=self._version).ready)
+        asked = oip_messages.message("ModelReadyRequest")(name=self.model, version=self._version)
+        answer = self._call("ModelReady", asked.SerializeToString(), {}, timeout_s)
+        if answer.status == 404 and self._call("ServerMetadata", b"", {}, timeout_s).status == 200:
+            raise no_such_model(self.url, self.model)
+        if answer.status in FINAL:
+            checked(answer, self.url)
+        return answer.status == 200 and bool(self._parsed("ModelReadyResponse", answer.body).ready)
 
-    def _asked(self, method: str, timeout_s: float | None = None, /, **fields: str) -> Any:
+    def _asked(self, method: str, /, **fields: str) -> Any:
         body = oip_messages.message(f"{method}Request")(**fields).SerializeToString()
-        return self._parsed(f"{method}Response", checked(self._call(method, body, {}, timeout_s), self.url).body)
+        return self._parsed(f"{method}Response", checked(self._call(method, body, {}), self.url).body)
 
     def _call(self, method: str, body: bytes, headers: dict[str, str], timeout_s: float | None = None) -> Answer:
         """One call, bytes in and out.
@@ -154,7 +160,7 @@ def _outputs(told: Any) -> Feeds:
     found: Feeds = {}
     for index, output in enumerate(told.outputs):
         if output.datatype not in DTYPES:
-            raise ValueError(f"output {output.name}: its datatype {output.datatype[:40]} is unknown")
+            raise ValueError(f"output {output.name}: its datatype {shown(output.datatype)} is unknown")
         if output.name in found:
             raise ValueError(f"output {output.name[:80]} is there twice")
         found[output.name] = _array(output, as_bytes[index] if as_bytes else None)

@@ -7,11 +7,12 @@ versions; MLServer takes JSON only; Triton's answers to questions about readines
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 from deploykit import strict_json, wire
-from deploykit.endpoint import ModelFacts, ServerFacts, Wire
+from deploykit.endpoint import TOLD_LIMIT, ModelFacts, ServerFacts, Wire, shown
 from deploykit.errors import WorkError
 from deploykit.http_client import Answer, HttpClient, checked, place_of
 from deploykit.signature import Feeds, TensorSpec
@@ -22,6 +23,9 @@ BINARY = "binary_tensor_data"
 
 _UNNAMED_BINARY = ("kserve",)
 """Servers that take binary tensors and do not say so."""
+
+FINAL = (401, 403)
+"""Statuses of a question whether a model is ready that no waiting changes; a model that is loading gets 400 or 503."""
 
 _POLL_S = (0.02, 0.25)
 """First and longest pause between two questions whether a model is ready."""
@@ -45,9 +49,9 @@ class HttpEndpoint:
         self._path = f"/v2/models/{quote(model, safe='')}" + (f"/versions/{quote(version, safe='')}" if version else "")
         self._binary = {"json": False, "binary": True}.get(how)
 
-    def ready(self, timeout_s: float) -> bool:
+    def ready(self, timeout_s: float, reach_s: float | None = None) -> bool:
         """Wait until the model is ready to answer; False when it is not by then. 0 asks once."""
-        return poll(self._is_ready, timeout_s)
+        return poll(self._is_ready, timeout_s, reach_s)
 
     def server(self) -> ServerFacts:
         """What the server tells of itself."""
@@ -80,13 +84,22 @@ class HttpEndpoint:
 
     def _is_ready(self, timeout_s: float) -> bool:
         answer = self._client.send("GET", f"{self._path}/ready", timeout_s=timeout_s)
+        if answer.status == 404 and self._is_live(timeout_s):
+            raise no_such_model(self.url, self.model)
+        if answer.status in FINAL or 300 <= answer.status < 400:
+            checked(answer, self.url)
         if answer.status != 200:
             return False
         try:
             told = strict_json.parse(answer.body) if answer.body.strip() else {}
-        except ValueError:
+        except (ValueError, RecursionError):
             return True
         return not isinstance(told, dict) or told.get("ready") is not False
+
+    def _is_live(self, timeout_s: float) -> bool:
+        """Whether the server itself is ready; one without that route is where it tells of itself."""
+        status = self._client.send("GET", "/v2/health/ready", timeout_s=timeout_s).status
+        return status == 200 or (status == 404 and self._client.send("GET", "/v2", timeout_s=timeout_s).status == 200)
 
     def _takes_binary(self) -> bool:
         """Whether tensors travel as bytes; asked once, and JSON where the server tells nothing of itself."""
@@ -129,32 +142,55 @@ def spec_of(name: str, datatype: object, shape: object, url: str) -> TensorSpec:
     """
     dims = list(shape) if isinstance(shape, list | tuple) else None
     if dims is None or any(type(dim) is not int or dim < -1 for dim in dims):
-        message = f"the shape that it tells of {name} is no list of dims"
+        message = f"the shape that it tells of {shown(name)} is no list of dims"
         raise WorkError(url, message, "does it speak the Open Inference Protocol v2?", "BAD_ANSWER")
+    told = str(datatype)[:TOLD_LIMIT]
     named = tuple(f"{name}.{axis}" if dim == -1 else dim for axis, dim in enumerate(dims))
-    return TensorSpec(name, DTYPES.get(str(datatype), str(datatype)), named)
+    return TensorSpec(name, DTYPES.get(told, shown(told)), named)
 
 
-def poll(probe: Any, timeout_s: float) -> bool:
-    """Ask `probe` (seconds it may take → answer) until it says yes or the time is over; an error means not yet."""
-    deadline, pause = time.monotonic() + timeout_s, _POLL_S[0]
+def no_such_model(url: str, model: str) -> WorkError:
+    """What a server that is ready says of a model that it does not have."""
+    return WorkError(url, f"it has no model {model}", "name it as the server does with --model-name", "NOT_READY")
+
+
+def poll(probe: Callable[[float], bool], timeout_s: float, reach_s: float | None = None) -> bool:
+    """Ask until the answer is yes or the time is over.
+
+    Args:
+        probe: takes seconds that it may take.
+        timeout_s: seconds for a server that answers.
+        reach_s: seconds until anything answers at all; None is `timeout_s`.
+
+    Raises:
+        WorkError: of `probe`, but for those that time may heal.
+    """
+    began, pause = time.monotonic(), _POLL_S[0]
+    deadline, reached_by = began + timeout_s, began + (timeout_s if reach_s is None else reach_s)
     while True:
+        until = deadline
         try:
             if probe(max(1.0, deadline - time.monotonic())):
                 return True
-        except WorkError:
-            pass
-        if time.monotonic() + pause >= deadline:
+        except WorkError as error:
+            if error.code not in _PASSING:
+                raise
+            until = reached_by if error.code == "SERVER_UNREACHABLE" else deadline
+        if time.monotonic() + pause >= until:
             return False
         time.sleep(pause)
         pause = min(pause * 1.5, _POLL_S[1])
 
 
+_PASSING = {"SERVER_UNREACHABLE", "TIME_LIMIT", "SERVER_ERROR"}
+"""Errors of a server that is only starting."""
+
+
 def _text(facts: dict[str, Any], key: str) -> str:
     value = facts.get(key)
-    return value if isinstance(value, str) else ""
+    return shown(value) if isinstance(value, str) else ""
 
 
 def _texts(facts: dict[str, Any], key: str) -> tuple[str, ...]:
     value = facts.get(key)
-    return tuple(str(one) for one in value) if isinstance(value, list) else ()
+    return tuple(shown(str(one)) for one in value) if isinstance(value, list) else ()

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from deploykit.endpoint import ModelFacts, ServerFacts
+from deploykit.endpoint import ModelFacts, ServerFacts, shown
 from deploykit.endpoint_http import poll
 from deploykit.errors import UsageError, WorkError
 from deploykit.http_client import Answer, HttpClient, checked, place_of
@@ -46,14 +46,14 @@ class MlflowEndpoint:
             place._replace(scheme=place.scheme.removeprefix("mlflow+")), timeout_s, headers, max_answer
         )
 
-    def ready(self, timeout_s: float) -> bool:
+    def ready(self, timeout_s: float, reach_s: float | None = None) -> bool:
         """Wait until the server answers /ping; False when it does not by then. 0 asks once."""
-        return poll(lambda left: self._client.send("GET", "/ping", timeout_s=left).status == 200, timeout_s)
+        return poll(self._is_ready, timeout_s, reach_s)
 
     def server(self) -> ServerFacts:
         """Its version is all that such a server tells."""
         answer = checked(self._client.send("GET", "/version"), self.url)
-        return ServerFacts("mlflow", answer.body[:80].decode("utf-8", "replace").strip())
+        return ServerFacts("mlflow", shown(answer.body[:1000].decode("utf-8", "replace").strip()))
 
     def model_facts(self) -> ModelFacts:
         """What was given: such a server does not describe its model."""
@@ -79,6 +79,9 @@ class MlflowEndpoint:
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
+
+    def _is_ready(self, timeout_s: float) -> bool:
+        return checked(self._client.send("GET", "/ping", timeout_s=timeout_s), self.url).status == 200
 
     def _named(self, told: Any) -> dict[str, Any]:
         """The predictions by name: an object of arrays, a list of rows by name, or one array without a name."""

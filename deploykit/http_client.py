@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import json
 import socket
 import time
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from deploykit.errors import UsageError, WorkError
@@ -17,6 +19,9 @@ MAX_ANSWER = 256 << 20
 
 SAID_LIMIT = 300
 """Characters of a server's own error text that are passed on."""
+
+MAX_HEAD = 256 << 10
+"""Longest head of an answer in bytes, with all `100 Continue` before it; servers write a few KiB."""
 
 _CHUNK = 1 << 20
 
@@ -85,6 +90,7 @@ class HttpClient:
         self._headers = {"Accept": "*/*", **(headers or {})}
         self._prefix = place.path.rstrip("/")
         self._connection: http.client.HTTPConnection | None = None
+        self._timed: _TimedSocket | None = None
 
     def send(
         self,
@@ -119,17 +125,18 @@ class HttpClient:
         """Close the connection; the next request opens another."""
         if self._connection is not None:
             self._connection.close()
-            self._connection = None
+            self._connection = self._timed = None
 
     def _once(self, method: str, path: str, body: bytes, headers: dict[str, str], deadline: float) -> Answer:
         try:
-            connection = self._open(deadline)
-            sock = connection.sock  # the connection forgets it where the answer is the last one
+            connection, timed = self._open(deadline)
             fields = {"Content-Length": str(len(body))} if body or method == "POST" else {}
             connection.request(method, self._prefix + path, body or None, {**self._headers, **fields, **headers})
+            timed.head_left = MAX_HEAD
             response = connection.getresponse()
+            timed.head_left = None
             try:
-                content = self._content(sock, response, deadline)
+                content = self._content(response)
             finally:
                 response.close()  # not the connection, which is free for the next request now
         except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
@@ -145,33 +152,31 @@ class HttpClient:
         except OSError as error:
             self.close()
             raise self._unreachable(error) from error
-        if response.will_close:
+        if response.will_close or response.status < 200:  # after an answer that is none yet, another one follows
             self.close()
         return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, content)
 
-    def _open(self, deadline: float) -> http.client.HTTPConnection:
-        left = _left(deadline)
-        if self._connection is None:
+    def _open(self, deadline: float) -> tuple[http.client.HTTPConnection, _TimedSocket]:
+        if self._connection is None or self._timed is None:
             host = self._place.hostname or ""
             kind = http.client.HTTPSConnection if self._place.scheme.endswith("https") else http.client.HTTPConnection
-            self._connection = kind(host, self._place.port, timeout=left)
+            self._connection = kind(host, self._place.port, timeout=_left(deadline))
             self._connection.connect()
-        assert self._connection.sock is not None
-        self._connection.sock.settimeout(_left(deadline))
-        return self._connection
+            self._timed = _TimedSocket(self._connection.sock)
+            self._connection.sock = self._timed
+        self._timed.deadline = deadline
+        return self._connection, self._timed
 
-    def _content(self, sock: socket.socket, response: http.client.HTTPResponse, deadline: float) -> bytes:
+    def _content(self, response: http.client.HTTPResponse) -> bytes:
         expected = response.length  # None: chunked, or until the connection ends
         if expected is not None and expected > self._max:
             raise self._too_large(f"of {expected} bytes")
         parts, total = [], 0
-        # read1 comes back with what is there: only so does a server that sends byte by byte meet the deadline
         while total != expected and (part := response.read1(min(_CHUNK, (expected or self._max + 1) - total))):
             parts.append(part)
             total += len(part)
             if total > self._max:
                 raise self._too_large("that goes on and on")
-            sock.settimeout(_left(deadline))
         if expected is not None and total < expected:
             self.close()
             message = f"the answer ends {expected - total} bytes early"
@@ -185,6 +190,68 @@ class HttpClient:
     def _unreachable(self, error: Exception) -> WorkError:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return WorkError(self.url, f"cannot be reached: {reason}", "is the server running?", "SERVER_UNREACHABLE")
+
+
+class _TimedSocket:
+    """What `http.client` needs of a socket, held to one deadline: a socket's own time limit begins anew with each byte.
+
+    Attributes:
+        deadline: of `time.monotonic`, for everything that is sent and received.
+        head_left: bytes that may still come before the head is read whole; None where it is.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.deadline = 0.0
+        self.head_left: int | None = None
+
+    def sendall(self, data: Any) -> None:
+        """Send all of it."""
+        view = memoryview(data).cast("B")
+        while view:
+            self._sock.settimeout(_left(self.deadline))
+            view = view[self._sock.send(view[:_CHUNK]) :]
+
+    def receive(self, raw: socket.SocketIO, buffer: Any) -> int:
+        """Read what is there into `buffer`.
+
+        Raises:
+            TimeoutError: the deadline is over.
+            HTTPException: the head does not end.
+        """
+        self._sock.settimeout(_left(self.deadline))
+        count = raw.readinto(buffer) or 0
+        if self.head_left is not None:
+            self.head_left -= count
+            if self.head_left < 0:
+                raise http.client.HTTPException(f"a head of more than {MAX_HEAD} bytes")
+        return count
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        """A reader for an answer; the socket stays open until it is closed, too."""
+        assert mode == "rb"
+        return io.BufferedReader(_TimedReader(self, self._sock.makefile("rb", buffering=0)))
+
+    def close(self) -> None:
+        """Close it as soon as no reader is left."""
+        self._sock.close()
+
+
+class _TimedReader(io.RawIOBase):
+    """The receiving side of a `_TimedSocket`."""
+
+    def __init__(self, timed: _TimedSocket, raw: socket.SocketIO) -> None:
+        self._timed, self._raw = timed, raw
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self._timed.receive(self._raw, buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
 def checked(answer: Answer, url: str) -> Answer:

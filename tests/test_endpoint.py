@@ -199,7 +199,50 @@ def dripping_to_the_end(sock: socket.socket) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("slow", [silent, dripping, dripping_to_the_end])
+def drip(*beginning: bytes, turn: bytes = b"0"):
+    def answer(sock: socket.socket) -> None:
+        sock.sendall(b"".join(beginning))
+        for _ in range(100):
+            sock.sendall(turn)
+            time.sleep(0.05)
+
+    return answer
+
+
+SLOW = {
+    "nothing": silent,
+    "body": dripping,
+    "body to the end": dripping_to_the_end,
+    "status": drip(b"HTTP/1.1 20"),
+    "head": drip(b"HTTP/1.1 200 OK\r\nX: "),
+    "headers": drip(b"HTTP/1.1 200 OK\r\n", turn=b"X: y\r\n"),
+    "chunk line": drip(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1"),
+    "trailer": drip(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", turn=b"X: y\r\n"),
+    "continue": drip(turn=b"HTTP/1.1 100 Continue\r\n\r\n"),
+}
+
+
+def continuing(sock: socket.socket) -> None:
+    for _ in range(100_000):
+        sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 10)
+
+
+def test_an_answer_that_never_begins():
+    with canned(continuing, wire="json", timeout_s=60) as (_, endpoint), pytest.raises(WorkError) as caught:
+        endpoint.infer(X)
+    assert caught.value.code == "BAD_ANSWER"
+    assert "a head of more than" in caught.value.message
+
+
+def test_an_answer_of_its_own_status_before_the_answer_is_none():
+    early = b"HTTP/1.1 103 Early Hints\r\n\r\n" + outputs()
+    with canned(early, outputs(), wire="json") as (server, endpoint):
+        assert code_of(lambda: endpoint.infer(X)) == "BAD_ANSWER"
+        assert endpoint.infer(X)["y"].tobytes() == Y["y"].tobytes(), "the next request gets its own answer"
+        assert server.connections == 2
+
+
+@pytest.mark.parametrize("slow", SLOW.values(), ids=SLOW)
 def test_an_answer_that_does_not_come(slow):
     with canned(slow, wire="json", timeout_s=0.4) as (_, endpoint):
         began = time.monotonic()
@@ -255,6 +298,57 @@ def test_ready_in_every_dialect(told, ready):
 def test_ready_waits():
     with canned(*[reply(b"", "503 Busy")] * 3, reply()) as (_, endpoint):
         assert endpoint.ready(10)
+
+
+@pytest.mark.parametrize(
+    ("answers", "code", "hint"),
+    [
+        ([b"SSH-2.0-OpenSSH\r\n\r\n"], "BAD_ANSWER", "check host and port"),
+        ([reply(b"", "302 Found", Location="http://192.0.2.1/")], "BAD_ANSWER", "give the final URL"),
+        ([reply(b"", "401 Unauthorized")], "REQUEST_REFUSED", "the server says"),
+        ([reply(b"", "404 Not Found"), reply()], "NOT_READY", "--model-name"),
+        ([reply(b"", "404 Not Found"), reply(b"", "404 Not Found"), reply(b"{}")], "NOT_READY", "--model-name"),
+    ],
+)
+def test_ready_does_not_wait_for_what_does_not_change(answers, code, hint):
+    with canned(*answers) as (server, endpoint):
+        began = time.monotonic()
+        with pytest.raises(WorkError) as caught:
+            endpoint.ready(30)
+        assert (caught.value.code, hint in caught.value.hint) == (code, True)
+        assert time.monotonic() - began < 5
+        assert len(server.seen) == len(answers)
+
+
+def test_ready_waits_for_a_model_while_the_server_itself_is_starting():
+    with canned(reply(b"", "404 Not Found"), reply(b"", "503 Busy"), reply()) as (_, endpoint):
+        assert endpoint.ready(10)
+
+
+def test_ready_waits_for_a_port_no_longer_than_it_may():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    endpoint = connect(f"http://127.0.0.1:{port}", "m")
+    began = time.monotonic()
+    assert not endpoint.ready(30, 0.3)
+    assert 0.1 < time.monotonic() - began < 5
+
+
+def test_what_a_server_tells_of_itself_is_short_and_printable():
+    evil = "\x1b[31mevil\n\n" + "x" * 10**6
+    told = {"name": evil, "version": evil, "extensions": [evil, "binary_tensor_data"]}
+    model = {
+        "name": evil,
+        "versions": [evil],
+        "platform": evil,
+        "inputs": [{"name": evil, "datatype": evil, "shape": []}],
+    }
+    with canned(reply(json.dumps(told).encode()), reply(json.dumps(model).encode())) as (_, endpoint):
+        server, facts = endpoint.server(), endpoint.model_facts()
+    texts = [server.name, server.version, *server.extensions, facts.name, facts.platform, *facts.versions]
+    assert all(text and text.isprintable() and len(text) <= 80 for text in [*texts, facts.inputs[0].dtype])
+    assert "binary_tensor_data" in server.extensions
+    assert facts.inputs[0].name == evil, "names of tensors are sent back as they came"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 MAX_CLIENTS = 256
 
+MAX_WAIT_S = 3600.0
+
 
 def asking(function: F) -> F:
     """Which server, and how it is asked; all but --url need --url."""
@@ -45,6 +47,12 @@ def clients_of(text: str | None) -> tuple[int, ...]:
 
 def _asking(function: F) -> F:
     for decorate in (
+        click.option(
+            "--wait",
+            type=click.FloatRange(0, MAX_WAIT_S),
+            metavar="SECONDS",
+            help="For a server that does not answer yet. [default: 5]",
+        ),
         click.option("--token-file", type=Path, metavar="FILE", help="Sent as Authorization: Bearer."),
         click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="Sent with every request."),
         click.option("--wire", type=click.Choice(["auto", "json", "binary"]), help="How tensors travel over HTTP."),
@@ -76,9 +84,10 @@ def request_of(
 
     own = {"--model-name": "model_name", "--model-version": "model_version", "--wire": "wire"}
     own |= {"--header": "headers", "--token-file": "token_file", "--clients": "clients"}
+    own["--wait"] = "wait"
     if given["url"] is None:
         for option, name in own.items():
-            if given[name]:
+            if given[name] not in (None, ()):
                 raise UsageError(option, "only --url needs it", "give --url http://HOST:PORT, or leave it out")
         return None
     return RemoteRequest(
@@ -92,6 +101,7 @@ def request_of(
         given["wire"] or "auto",
         _headers(given["headers"], given["token_file"]),
         given["clients"] or RemoteRequest.clients,
+        wait_s=RemoteRequest.wait_s if given["wait"] is None else given["wait"],
     )
 
 

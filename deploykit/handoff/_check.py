@@ -2,22 +2,26 @@
 
     python check.py --url http://127.0.0.1:8000 [--model NAME] [--version N] [--wait SECONDS]
 
-Needs numpy and nothing else. Exit status: 0 every answer is within its limit, 1 one is not, 2 usage, 4 no answer,
-5 a file of this folder is not the one that was handed over.
+Needs numpy and nothing else; proxies are not used, redirects not followed. Exit status: 0 every answer is within its
+limit, 1 one is not, 2 usage, 4 no answer of the protocol, 5 a file of this folder is not the one that was handed over.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
+import http.client
 import json
 import math
+import socket
 import sys
+import threading
 import time
-import urllib.error
-import urllib.request
+import zipfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 import numpy as np
 
@@ -28,31 +32,90 @@ DATATYPES = {"bool": "BOOL", "float16": "FP16", "float32": "FP32", "float64": "F
 NAMES = {text: name for name, text in DATATYPES.items()}
 LENGTH = "Inference-Header-Content-Length"
 TIMEOUT_S = 120.0
+MAX_ANSWER = 256 << 20
+REFUSING = (400, 413, 422)
+BROKEN = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, MemoryError)
 
 
 class RefusedError(Exception):
     """The server's own 4xx or 5xx."""
 
+    def __init__(self, status: int, said: bytes) -> None:
+        super().__init__(f"HTTP {status}: {plain(said[:300].decode(errors='replace'))}")
+        self.status = status
+
+
+class NoAnswerError(Exception):
+    """Nothing came back that is an answer of the protocol."""
+
+
+class RecordError(Exception):
+    """A file of this folder is not what was handed over."""
+
+
+def plain(text: object) -> str:
+    """A server's text on one line, without what a terminal takes for commands."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(text)[:400]).split())
+
 
 def post(url: str, body: dict[str, Any] | None) -> Any:
-    """The JSON answer to a POST of JSON, or to a GET where there is no body.
-
-    Raises:
-        RefusedError: an HTTP error, with what the server says.
-        OSError: nothing answers there.
-    """
+    """The JSON answer to a POST of JSON, or to a GET where there is no body; raises as `send`."""
     data = None if body is None else json.dumps(body, allow_nan=False).encode()
     return json.loads(send(url, data, {"Content-Type": "application/json"})[0] or b"null")
 
 
-def send(url: str, data: bytes | None, headers: dict[str, str]) -> tuple[bytes, Any]:
-    """Body and headers of an answer; raises as `post`."""
-    request = urllib.request.Request(url, data, headers)  # noqa: S310 - checked in main
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
-            return answer.read(), answer.headers
-    except urllib.error.HTTPError as error:
-        raise RefusedError(f"HTTP {error.code}: {error.read()[:300].decode(errors='replace')}") from error
+def send(url: str, data: bytes | None, headers: dict[str, str], seconds: float = TIMEOUT_S) -> tuple[bytes, Any]:
+    """Body and headers of an answer.
+
+    A thread asks, and it is left behind when the time is over: a socket's own limit begins anew with every byte.
+
+    Raises:
+        RefusedError: an HTTP error, with what the server says.
+        NoAnswerError: nothing answers there in time, or not in HTTP.
+    """
+    place = urlsplit(url)
+    kind = http.client.HTTPSConnection if place.scheme == "https" else http.client.HTTPConnection
+    connection = kind(place.hostname or "", place.port, timeout=seconds)
+    found: list[Any] = []
+
+    def ask() -> None:
+        try:
+            connection.request("GET" if data is None else "POST", place.path or "/", data, headers)
+            sockets.append(connection.sock)
+            response = connection.getresponse()
+            found.append((response.status, response.read(MAX_ANSWER + 1), response.headers, response.length))
+        except Exception as error:  # noqa: BLE001 - told by the thread that waits
+            found.append(error)
+        finally:
+            connection.close()
+
+    sockets: list[Any] = []
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not found:
+        for sock in sockets:  # ends the thread
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        raise NoAnswerError(f"no whole answer within {seconds:g} s")
+    return answered(found[0])
+
+
+def answered(found: Any) -> tuple[bytes, Any]:
+    """Body and headers of what came; raises as `send`."""
+    if isinstance(found, Exception):
+        text = plain(getattr(found, "strerror", None) or found)
+        raise NoAnswerError(f"{type(found).__name__} {text}") from found
+    status, body, headers, left = found
+    if status >= 400:
+        raise RefusedError(status, body)
+    if not 200 <= status < 300:
+        raise NoAnswerError(f"HTTP {status}: redirects are not followed, give the final URL")
+    if len(body) > MAX_ANSWER:
+        raise NoAnswerError(f"an answer of more than {MAX_ANSWER} bytes")
+    if left:
+        raise NoAnswerError(f"the answer ends {left} bytes early")
+    return body, headers
 
 
 def flat(array: np.ndarray) -> list[Any]:
@@ -62,7 +125,7 @@ def flat(array: np.ndarray) -> list[Any]:
 
 def ask_oip(base: str, model: str, version: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """One request of the Open Inference Protocol v2: JSON tensors, or bytes where the server has no JSON for them."""
-    path = f"{base}/v2/models/{model}" + (f"/versions/{version}" if version else "") + "/infer"
+    path = f"{base}/v2/models/{quote(model, safe='')}" + (f"/versions/{version}" if version else "") + "/infer"
     tensors = [
         {"name": name, "datatype": DATATYPES[array.dtype.name], "shape": list(array.shape), "data": flat(array)}
         for name, array in inputs.items()
@@ -141,20 +204,19 @@ def unchanged(record: dict[str, Any]) -> str:
     return ""
 
 
-def awaited(base: str, speaks: str, seconds: float) -> bool:
-    """Whether the server answers at all within so many seconds."""
+def awaited(base: str, speaks: str, seconds: float) -> str:
+    """Wait until the server answers at all; why it did not within so many seconds, empty when it does."""
     until = time.monotonic() + seconds
     while True:
+        left = until - time.monotonic()
         try:
-            post(f"{base}/v2/health/ready" if speaks == "oip" else f"{base}/ping", None)
-        except (RefusedError, OSError, ValueError) as error:
-            if isinstance(error, ValueError):  # MLflow answers with a bare line break
-                return True
+            send(f"{base}/v2/health/ready" if speaks == "oip" else f"{base}/ping", None, {}, min(max(left, 10.0), 60.0))
+        except (RefusedError, NoAnswerError) as error:
             if time.monotonic() >= until:
-                return False
+                return str(error)
             time.sleep(0.2)
         else:
-            return True
+            return ""
 
 
 def wrong_is_refused(ask: Any, inputs: dict[str, np.ndarray]) -> tuple[bool, str]:
@@ -166,26 +228,54 @@ def wrong_is_refused(ask: Any, inputs: dict[str, np.ndarray]) -> tuple[bool, str
     try:
         ask(wide)
     except RefusedError as refused:
-        return "HTTP 4" in str(refused)[:6], str(refused).splitlines()[0][:80]
+        return refused.status in REFUSING, str(refused)[:80]
     return False, "answered as if nothing were wrong"
+
+
+def loaded(record: dict[str, Any], case: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Inputs and expected outputs of a case.
+
+    Raises:
+        RecordError: its file does not hold them.
+    """
+    try:
+        with np.load(HERE / case["file"], allow_pickle=False) as arrays:
+            inputs = {name: arrays[f"inputs/{name}"] for name in record["inputs"]}
+            return inputs, {name: arrays[f"expected/{name}"] for name in case["limits"]}
+    except (*BROKEN, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise RecordError(f"{case['file']} is malformed: {plain(error)}") from error
+
+
+def compared(
+    record: dict[str, Any], case: dict[str, Any], expected: dict[str, np.ndarray], answer: dict[str, np.ndarray]
+) -> dict[str, tuple[bool, str]]:
+    """Per output whether it is right, and a text; datatypes and names too many only where the protocol tells them."""
+    results: dict[str, tuple[bool, str]] = {}
+    dtypes = {one["name"]: one["dtype"] for one in record["signature"]["outputs"]}
+    for name in sorted({*expected, *dtypes} - set(answer)):
+        results[name] = (False, "missing in the answer")
+    for name, array in answer.items():
+        told = array.dtype.name
+        if record["speaks"] == "oip" and name not in dtypes:
+            results[plain(name)[:80]] = (False, "the signature has no such output")
+        elif record["speaks"] == "oip" and told != dtypes[name]:
+            results[name] = (False, f"{told} instead of {dtypes[name]}")
+        elif name in expected:
+            results[name] = judged(expected[name], array, case["limits"][name])
+    return results
 
 
 def check(record: dict[str, Any], version: dict[str, Any], ask: Any) -> int:
     """Replay all cases of a version; a line for each and one for the whole; the exit status."""
     wrong = 0
     for case in version["cases"]:
-        with np.load(HERE / case["file"], allow_pickle=False) as arrays:
-            inputs = {name: arrays[f"inputs/{name}"] for name in record["inputs"]}
-            expected = {name: arrays[f"expected/{name}"] for name in case["limits"]}
+        inputs, expected = loaded(record, case)
         try:
-            answer = ask(inputs)
-            missing = sorted(set(expected) - set(answer))
-            results = dict.fromkeys(missing, (False, "missing in the answer"))
-            for name, right in expected.items():
-                if name in answer:
-                    results[name] = judged(right, answer[name], case["limits"][name])
+            results = compared(record, case, expected, ask(inputs))
         except RefusedError as error:
-            results = {"": (False, str(error).splitlines()[0])}
+            if error.status == 404:
+                raise NoAnswerError(f"no such model or version there, see --model: {error}") from error
+            results = {"": (False, str(error))}
         for name, (fine, said) in results.items():
             wrong += not fine
             print(f"{'ok  ' if fine else 'FAIL'}  {case['id']:<20} {name:<16} {said}")
@@ -199,39 +289,90 @@ def check(record: dict[str, Any], version: dict[str, Any], ask: Any) -> int:
     return 1 if wrong else 0
 
 
+def well_formed(record: Any) -> bool:
+    """Whether the record has all that is read of it; raises one of `BROKEN` for what is not even of that form."""
+    limits = [limit for one in record["versions"] for case in one["cases"] for limit in case["limits"].values()]
+    texts = [record["model"], *record["inputs"], *record["files"], *record["files"].values()]
+    texts += [one[key] for one in record["signature"]["outputs"] for key in ("name", "dtype")]
+    texts += [case[key] for one in record["versions"] for case in one["cases"] for key in ("id", "file")]
+    return (
+        all(isinstance(text, str) for text in texts)
+        and all(case["file"] in record["files"] for one in record["versions"] for case in one["cases"])
+        and all(one is None or (type(one) in (int, float) and math.isfinite(one)) for one in limits)
+        and all(type(one["number"]) is int for one in record["versions"])
+        and all(isinstance(record[key], kind) for key, kind in (("inputs", list), ("fixed_last", dict)))
+        and record["speaks"] in ASK
+        and bool(record["versions"])
+    )
+
+
+def read() -> dict[str, Any]:
+    """The record of this folder.
+
+    Raises:
+        RecordError: it is malformed.
+    """
+    try:
+        record: dict[str, Any] = json.loads((HERE / "handoff.json").read_text(encoding="utf-8"))
+        if well_formed(record):
+            return record
+    except (*BROKEN, OSError) as error:
+        raise RecordError(f"handoff.json is malformed: {type(error).__name__} {plain(error)}") from error
+    raise RecordError("handoff.json is malformed")
+
+
+def is_base(url: str) -> bool:
+    """Whether `url` is http:// or https:// with a host, perhaps a port and a path, and nothing else."""
+    try:
+        place = urlsplit(url)
+        port = place.port
+    except ValueError:
+        return False
+    plain_path = not any(c.isspace() or not c.isprintable() or not c.isascii() for c in url)
+    others = place.query or place.fragment or place.username or port == 0
+    return place.scheme in ("http", "https") and bool(place.hostname) and plain_path and not others
+
+
 def main() -> int:
     """See the module."""
-    record = json.loads((HERE / "handoff.json").read_text(encoding="utf-8"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", required=True)
-    parser.add_argument("--model", default=record["model"])
+    parser.add_argument("--model", help="default: the name under which it was handed over")
     parser.add_argument("--version", type=int, help="default: the latest, asked for without a number")
     parser.add_argument("--wait", type=float, default=0.0, help="seconds to wait for the server")
     given = parser.parse_args()
     base = given.url.rstrip("/")
+    if not is_base(base):
+        parser.error("a URL is http://HOST:PORT or https://HOST:PORT, perhaps with a path")
+    try:
+        return proven(parser, given, base)
+    except RecordError as error:
+        print(error, file=sys.stderr)
+        return 5
+    except NoAnswerError as error:
+        print(f"no answer from {base}: {error}", file=sys.stderr)
+    except BROKEN as error:
+        print(f"{base} does not answer in this protocol: {type(error).__name__} {plain(error)}", file=sys.stderr)
+    return 4
+
+
+def proven(parser: argparse.ArgumentParser, given: argparse.Namespace, base: str) -> int:
+    """The whole check; raises what `main` turns into an exit status."""
+    record = read()
     numbers = {one["number"]: one for one in record["versions"]}
     number = given.version if given.version is not None else max(numbers)
-    if not base.startswith(("http://", "https://")) or number not in numbers:
-        parser.error(f"a version is one of {sorted(numbers)}, and a URL begins with http:// or https://")
+    if number not in numbers:
+        parser.error(f"a version is one of {sorted(numbers)}")
     if changed := unchanged(record):
-        print(f"{changed} is not the file that was handed over", file=sys.stderr)
-        return 5
-    if not awaited(base, record["speaks"], given.wait):
-        print(f"nothing answers at {base}: start the server first, or give --wait 60", file=sys.stderr)
-        return 4
+        raise RecordError(f"{changed} is not the file that was handed over")
+    if not numbers[number]["cases"]:
+        print("no case of the reference travels in this folder: use deploykit verify --url", file=sys.stderr)
+        return 2
+    if why := awaited(base, record["speaks"], given.wait):
+        raise NoAnswerError(f"{why}; start the server first, or give --wait 60")
     asked = "" if given.version is None else str(given.version)
-
-    def ask(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return ASK[record["speaks"]](base, given.model, asked, inputs)
-
-    try:
-        return check(record, numbers[number], ask)
-    except OSError as error:
-        print(f"no answer from {base}: {error}", file=sys.stderr)
-        return 4
-    except (KeyError, TypeError, ValueError) as error:
-        print(f"{base} does not answer in this protocol: {error!r}", file=sys.stderr)
-        return 4
+    model = given.model or record["model"]
+    return check(record, numbers[number], lambda inputs: ASK[record["speaks"]](base, model, asked, inputs))
 
 
 if __name__ == "__main__":

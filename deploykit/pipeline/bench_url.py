@@ -60,7 +60,7 @@ def bench_served(
     check(request, clients)
     bundle = Bundle(request.bundle)
     record = served(bundle, remote.variant)
-    connection, facts = connected(bundle, remote)
+    connection, facts = connected(bundle, remote, progress)
     request = replace(request, variants=(record.name,))
     loaded = request.scenario.kind == "server"
     clients = clients or ((OPEN_CLIENTS,) if loaded else (1,))
@@ -96,7 +96,7 @@ def check(request: BenchRequest, clients: tuple[int, ...]) -> None:
         raise UsageError(f"--clients {said}", "one number goes with a server's load", "--clients 8", "BAD_CLIENTS")
 
 
-def connected(bundle: Bundle, remote: RemoteRequest) -> tuple[Connection, ServerFacts]:
+def connected(bundle: Bundle, remote: RemoteRequest, progress: Progress) -> tuple[Connection, ServerFacts]:
     """The way to the model on a server that is ready, as workers go it, and what the server tells of itself.
 
     Raises:
@@ -106,7 +106,7 @@ def connected(bundle: Bundle, remote: RemoteRequest) -> tuple[Connection, Server
     signature = bundle.manifest.signature
     endpoint = remote.opener(bundle)()
     with contextlib.closing(endpoint):
-        awaited(endpoint, remote.ready_s)
+        awaited(endpoint, remote, progress)
         facts = told(endpoint.server, ServerFacts())
         naming, _ = agreed(signature, told(endpoint.model_facts, ModelFacts("")))
     connection = Connection(

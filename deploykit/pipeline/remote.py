@@ -19,7 +19,7 @@ from deploykit.pipeline.verify import check_limits
 from deploykit.progress import Progress
 from deploykit.reference import Case
 from deploykit.remote import probes
-from deploykit.remote.naming import INPUT_CLASS, Naming, agreed
+from deploykit.remote.naming import INPUT_CLASS, Naming, agreed, of_answers
 from deploykit.remote.replay import Replayed, replay, shared
 from deploykit.results import Check, VariantReport, VerifyReport
 from deploykit.session import CPU
@@ -27,7 +27,10 @@ from deploykit.session import CPU
 T = TypeVar("T")
 
 READY_S = 30.0
-"""How long a server may take to become ready."""
+"""How long the model of a server that answers may take to become ready."""
+
+WAIT_S = 5.0
+"""How long nobody may answer at all: enough for a server that was started a moment ago."""
 
 CONCURRENT = "concurrent"
 """Id of the checks on what many clients were answered at once."""
@@ -48,7 +51,8 @@ class RemoteRequest:
         headers: sent with every request.
         clients: threads that ask at once; 1 leaves that part out.
         timeout_s: wall time for one answer.
-        ready_s: wall time until the server is ready.
+        ready_s: wall time until the model of a server that answers is ready.
+        wait_s: wall time until anything answers at all.
     """
 
     bundle: Path
@@ -63,6 +67,7 @@ class RemoteRequest:
     clients: int = 8
     timeout_s: float = TIMEOUT_S
     ready_s: float = READY_S
+    wait_s: float = WAIT_S
 
     def opener(self, bundle: Bundle) -> Callable[[], Endpoint]:
         """Opens a connection, as many as are wanted.
@@ -94,7 +99,7 @@ def verify_remote(request: RemoteRequest, progress: Progress) -> VerifyReport:
     open_endpoint = request.opener(bundle)
     endpoint = open_endpoint()
     try:
-        awaited(endpoint, request.ready_s)
+        awaited(endpoint, request, progress)
         gate = Gate(bundle, request.provider, request.limits)
         report = _Asked(request, gate, record, endpoint, open_endpoint, progress).report()
     finally:
@@ -117,16 +122,20 @@ def served(bundle: Bundle, variant: str | None) -> VariantRecord:
     return bundle.manifest.variant(variant)
 
 
-def awaited(endpoint: Endpoint, seconds: float) -> None:
-    """Wait until the model is ready.
+def awaited(endpoint: Endpoint, request: RemoteRequest, progress: Progress) -> None:
+    """Wait until the model is ready, and say so where that takes longer than one question.
 
     Raises:
-        WorkError: SERVER_UNREACHABLE, or NOT_READY.
+        WorkError: SERVER_UNREACHABLE, NOT_READY; at once what no waiting changes, as `Endpoint.ready`.
     """
-    if endpoint.ready(seconds):
+    if endpoint.ready(0):
         return
-    endpoint.server()  # says SERVER_UNREACHABLE where nobody listens
-    message = f"{endpoint.model} was not ready within {seconds:g} s"
+    progress.note(f"waiting for {request.url}")
+    ready_s = max(request.ready_s, request.wait_s)
+    if endpoint.ready(ready_s, request.wait_s):
+        return
+    told(endpoint.server, ServerFacts())  # says SERVER_UNREACHABLE where nobody listens
+    message = f"{endpoint.model} was not ready within {ready_s:g} s"
     raise WorkError(endpoint.url, message, "see what the server logs, and --model-name", "NOT_READY")
 
 
@@ -156,6 +165,7 @@ class _Asked:
             errors = {case: Failure(*error) for case, error in found.errors.items()}
             said = " ".join(filter(None, (self.request.url, facts.name, facts.version)))
             judge = self.gate.judged(self.record, Answers(said, folder, found.order, errors, found.seconds))
+        judge.checks[:] = map(of_answers, judge.checks)
         extra += [*_skipped(found), *self._at_once(judge, naming)]
         self.progress.step("many clients at once")
         extra += self._wrong_requests(naming)
@@ -180,7 +190,7 @@ class _Asked:
         before = len(judge.checks)
         judge.add(_cut(case, found.rows), found.outputs)
         added = judge.checks[before:]
-        for index, check in enumerate(added, before):
+        for index, check in enumerate(map(of_answers, added), before):
             if check.verdict == "fail":
                 reason = f"{found.requests} requests from {self.request.clients} clients: {check.reason}"
                 judge.checks[index] = replace(check, code="CONCURRENT_ANSWERS", reason=reason)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from deploykit.endpoint import ModelFacts
+from deploykit.endpoint import ModelFacts, shown
 from deploykit.results import Check
 from deploykit.signature import Feeds, Signature, TensorSpec
 
@@ -62,8 +62,8 @@ def _paired(own: Sequence[TensorSpec], declared: Sequence[TensorSpec]) -> dict[s
 
 
 def _renamed(naming: Naming) -> list[Check]:
-    pairs = [f"{own} to {theirs}" for own, theirs in naming.inputs.items() if own != theirs]
-    pairs += [f"{own} from {theirs}" for theirs, own in naming.outputs.items() if own != theirs]
+    pairs = [f"{own} to {shown(theirs)}" for own, theirs in naming.inputs.items() if own != theirs]
+    pairs += [f"{own} from {shown(theirs)}" for theirs, own in naming.outputs.items() if own != theirs]
     if not pairs:
         return []
     reason = f"names are not the signature's and were taken by position: {', '.join(pairs)}"
@@ -78,16 +78,24 @@ def _differences(side: str, own: Sequence[TensorSpec], declared: Sequence[Tensor
     for spec in own:
         found = there.pop(spec.name, None)
         if found is None:
-            code = "INPUT_MISSING" if side == "input" else "OUTPUT_MISSING"
-            checks.append(_check("metadata", spec.name, "fail", code, f"the server declares no such {side}"))
+            code = "INPUT_MISSING" if side == "input" else "SERVER_OUTPUTS"
+            checks.append(_check("metadata", spec.name, "fail", code, f"the server declares no {side} {spec.name}"))
         elif found.dtype != spec.dtype:
             reason = f"declared as {found.dtype}, the signature says {spec.dtype}"
             checks.append(_check("metadata", spec.name, "fail", "DTYPE_MISMATCH", reason))
         elif not _fits(spec.shape, found.shape):
             reason = f"declared as {_text(found.shape)}, the signature says {_text(spec.shape)}"
             checks.append(_check("metadata", spec.name, "warn", "SHAPE_MISMATCH", reason))
-    unknown = f"the signature has no such {side}"
-    return [*checks, *(_check("metadata", name, "warn", "SHAPE_MISMATCH", unknown) for name in there)]
+    code = "SHAPE_MISMATCH" if side == "input" else "SERVER_OUTPUTS"
+    said = f"the server declares the {side} {{}}, which the signature does not have"
+    return [*checks, *(_check("metadata", shown(name), "warn", code, said.format(shown(name))) for name in there)]
+
+
+def of_answers(check: Check) -> Check:
+    """A check on answers that came from a server, with its own code where outputs are missing or too many."""
+    if check.code != "OUTPUT_MISSING":
+        return check
+    return replace(check, code="SERVER_OUTPUTS", reason=f"the server's answer has {shown(check.reason)}")
 
 
 def _fits(own: tuple[int | str, ...], declared: tuple[int | str, ...]) -> bool:

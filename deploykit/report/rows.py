@@ -42,7 +42,7 @@ def _verify_row(variant: VariantReport) -> tuple[str, ...]:
         variant.verdict,
         f"{check.id} {check.metric}",
         number(check.value),
-        f"{sign} {number(check.limit)}",
+        "-" if check.limit is None else f"{sign} {number(check.limit)}",
         headroom(check),
         escape(variant.reason if variant.verdict != "pass" else check.reason),
     )

@@ -26,10 +26,16 @@ def render_verify(report: VerifyReport) -> str:
     lines += [*proof.proof_lines(report), *baseline.lines(report)]
     if report.weak_reference:
         lines.append("weak reference: eager has no float64 answer here, everything is compared with fp32")
-    ran = sorted({variant.provider for variant in report.variants if variant.provider})
-    if ran:
-        lines.append(escape(f"ran on {', '.join(ran)} (read back from the sessions)"))
+    lines += map(escape, _ran(report))
     return "\n".join(lines)
+
+
+def _ran(report: VerifyReport) -> list[str]:
+    """Who answered: execution providers are read back from sessions; of a server only its URL is known."""
+    ran = sorted({variant.provider for variant in report.variants if variant.provider})
+    if any("://" in name for name in ran):
+        return [f"asked {', '.join(ran)}"]
+    return [f"ran on {', '.join(ran)} (read back from the sessions)"] if ran else []
 
 
 def render_bench(report: BenchReport) -> str:

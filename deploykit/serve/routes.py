@@ -99,7 +99,7 @@ class Routes:
         hosts, host, origin = self._rules.hosts, head.headers.get("host"), head.headers.get("origin")
         if hosts and host is not None and _name(f"//{host}") not in hosts:
             raise HttpFault(421, "this server does not go by that name", "WRONG_HOST")
-        if origin is not None and _name(origin) not in (hosts or {_name(f"//{host}")}):
+        if origin is not None and _place(origin) not in ({_place(f"http://{host}")} - {None}):
             raise HttpFault(403, "pages of other sites get no answer", "WRONG_ORIGIN")
         if self._token:
             scheme, _, given = head.headers.get("authorization", "").partition(" ")
@@ -128,6 +128,16 @@ def _getting(name: str, headers: tuple[tuple[str, str], ...], content: Callable[
 
 def _always(body: bytes) -> Callable[[], bytes]:
     return lambda: body
+
+
+def _place(url: str) -> tuple[str, str, int] | None:
+    """Scheme, host and port, which are alike for the pages of one site; None for what is no URL."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    return parts.scheme, (parts.hostname or "").lower(), port if port is not None else 80
 
 
 def _name(url: str) -> str:

@@ -176,7 +176,7 @@ def test_what_answers_wrongly_is_not_timed(bundle, server, kind):
 
 def test_names_of_the_servers_own_are_understood(bundle, server):
     with server("renames") as there:
-        connection, facts = bench_url.connected(bundle, RemoteRequest(bundle.path, there.url, "onnx"))
+        connection, facts = bench_url.connected(bundle, RemoteRequest(bundle.path, there.url, "onnx"), Silent())
         assert connection.naming.inputs == {"x": "THEIR_x"}
         assert facts.name == "fixture"
         case = bundle.case(bundle.manifest.reference.cases[0])

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+import time
+from contextlib import suppress
+
 import pytest
 from click.testing import CliRunner
 
 from deploykit.bundle import Bundle
 from deploykit.cli import app
+from deploykit.endpoint import ModelFacts
 from deploykit.errors import UsageError, WorkError
 from deploykit.pipeline.remote import RemoteRequest, verify_remote
 from deploykit.progress import Silent
+from deploykit.remote.naming import agreed
+from deploykit.report import text
+from deploykit.signature import TensorSpec
 from tests.fixtures.oip_server import FAULTS, serving
 
 
@@ -72,6 +81,7 @@ def test_layouts_are_not_asked_and_everything_else_is(bundle, server):
         ("rounds", "fail", "VALUE_MISMATCH"),
         ("renames", "warn", "NAMES_BY_POSITION"),
         ("float64", "fail", "DTYPE_MISMATCH"),
+        ("surplus", "fail", "SERVER_OUTPUTS"),
     ],
 )
 def test_each_fault_is_named(bundle, server, fault, verdict, code):
@@ -79,7 +89,7 @@ def test_each_fault_is_named(bundle, server, fault, verdict, code):
     with server(fault) as there:
         report = asked(bundle, there.url)
     assert checks(report, verdict=verdict, code=code), [(c.id, c.code, c.reason) for c in checks(report)]
-    others = {"mixes", "lax", "dies", "rounds", "float64"}
+    others = {"mixes", "lax", "dies", "rounds", "float64", "surplus"}
     assert report.exit_code == (1 if fault in others else 0), report.variants[0].reason
 
 
@@ -110,8 +120,8 @@ def test_a_server_that_needs_a_token_gets_it(bundle, server, tmp_path):
         fine = CliRunner().invoke(app.group, [*arguments, "--token-file", str(token)], standalone_mode=False)
         assert fine.return_value == 0, fine.output
         with pytest.raises(WorkError) as raised:
-            asked(bundle, there.url, ready_s=0.1)
-    assert raised.value.code in {"NOT_READY", "REQUEST_REFUSED"}
+            asked(bundle, there.url)
+    assert raised.value.code == "REQUEST_REFUSED"
 
 
 def test_answers_that_take_too_long_end_it(bundle, server):
@@ -121,11 +131,83 @@ def test_answers_that_take_too_long_end_it(bundle, server):
     assert there.requests < 10, "it is given up early"
 
 
+class Notes(Silent):
+    """Keeps what is told."""
+
+    def __init__(self):
+        self.said = []
+
+    def note(self, text):
+        self.said.append(text)
+
+
 def test_nobody_listens(bundle):
+    notes, began = Notes(), time.monotonic()
     with pytest.raises(WorkError) as raised:
-        asked(bundle, "http://127.0.0.1:9", ready_s=0.1)
+        verify_remote(RemoteRequest(bundle.path, "http://127.0.0.1:9", "onnx", wait_s=0.2), notes)
     assert raised.value.code == "SERVER_UNREACHABLE"
     assert raised.value.exit_code == 4
+    assert notes.said == ["waiting for http://127.0.0.1:9"]
+    assert time.monotonic() - began < 5
+
+
+def test_how_long_to_wait_is_an_option(bundle):
+    began = time.monotonic()
+    arguments = ["verify", str(bundle.path), "--url", "http://127.0.0.1:9", "--wait", "0", "--quiet"]
+    result = CliRunner().invoke(app.group, arguments, standalone_mode=False)
+    assert isinstance(result.exception, WorkError), result.output
+    assert result.exception.code == "SERVER_UNREACHABLE"
+    assert time.monotonic() - began < 4, "5 s are the default"
+
+
+def test_a_server_that_answers_a_little_later_is_met(bundle, server):
+    with server() as there:
+        late = socket.create_server(("127.0.0.1", 0))
+        port = late.getsockname()[1]
+        late.close()
+        threading.Timer(0.7, forward, (port, there.server_port)).start()
+        report = asked(bundle, f"http://127.0.0.1:{port}", clients=1)
+    assert report.verdict == "pass", report.variants[0].reason
+
+
+def forward(port, to):
+    """Take one connection at `port`, and hand its bytes to and fro."""
+    with socket.create_server(("127.0.0.1", port)) as listening:
+        near, _ = listening.accept()
+    far = socket.create_connection(("127.0.0.1", to))
+
+    def pump(source, sink):
+        with suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    back = threading.Thread(target=pump, args=(far, near))
+    back.start()
+    pump(near, far)
+    back.join()
+    near.close()
+    far.close()
+
+
+def test_the_report_says_that_a_server_was_asked_and_shows_no_limit_that_is_none(bundle, server):
+    with server("lax") as there:
+        page = text.render_verify(asked(bundle, there.url))
+    assert f"asked {there.url} fixture 1" in page
+    assert "read back" not in page
+    assert "≤ -" not in page
+    with server("surplus") as there:
+        page = text.render_verify(asked(bundle, there.url))
+    assert "the server's answer has unknown output surplus" in page
+    assert "Export all outputs" not in page
+
+
+def test_outputs_that_a_server_does_not_declare(bundle):
+    declared = (TensorSpec("one", "float32", ()), TensorSpec("two", "float32", ()))
+    _, found = agreed(bundle.manifest.signature, ModelFacts("m", outputs=declared))
+    assert [(check.code, check.verdict) for check in found] == [
+        ("SERVER_OUTPUTS", "fail"), ("SERVER_OUTPUTS", "warn"), ("SERVER_OUTPUTS", "warn"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

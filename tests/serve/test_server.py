@@ -71,7 +71,9 @@ def test_the_answer_is_the_models_bit_for_bit(server, reach, how):
 def test_it_tells_of_itself_and_of_the_model(server, reach):
     endpoint = reach()
     assert endpoint.ready(0)
-    assert not reach("other").ready(0)
+    with pytest.raises(WorkError) as caught:
+        reach("other").ready(30)
+    assert (caught.value.code, "--model-name" in caught.value.hint) == ("NOT_READY", True)
     facts = endpoint.server()
     assert (facts.name, facts.extensions) == ("deploykit", ("binary_tensor_data",))
     told = endpoint.model_facts()
@@ -192,7 +194,12 @@ STATUS = {
     "IPv6 name": (request("GET", "/v2", Host="[::1]:8000"), 200),
     "other origin": (request("GET", "/v2", Origin="https://evil.example"), 403),
     "null origin": (request("GET", "/v2", Origin="null"), 403),
-    "own origin": (request("GET", "/v2", Origin="http://127.0.0.1:8000"), 200),
+    "own origin": (request("GET", "/v2", Host="127.0.0.1:8000", Origin="http://127.0.0.1:8000"), 200),
+    "own origin by the default port": (request("GET", "/v2", Host="localhost", Origin="http://localhost:80"), 200),
+    "origin of another port": (request("GET", "/v2", Host="127.0.0.1:8000", Origin="http://127.0.0.1:3000"), 403),
+    "origin of another scheme": (request("GET", "/v2", Host="127.0.0.1:8000", Origin="https://127.0.0.1:8000"), 403),
+    "origin by another own name": (request("GET", "/v2", Host="127.0.0.1:8000", Origin="http://localhost:8000"), 403),
+    "origin that is no URL": (request("GET", "/v2", Origin="http://["), 403),
     "no length": (request("POST", INFER).replace(b"Content-Length: 0\r\n", b""), 411),
     "chunked": (request("POST", INFER, Transfer_Encoding="chunked") + b"0\r\n\r\n", 411),
     "two lengths": (b"POST /v2 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx", 400),
