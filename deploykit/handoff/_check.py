@@ -204,13 +204,17 @@ def unchanged(record: dict[str, Any]) -> str:
     return ""
 
 
-def awaited(base: str, speaks: str, seconds: float) -> str:
-    """Wait until the server answers at all; why it did not within so many seconds, empty when it does."""
+def awaited(base: str, speaks: str, model: str, seconds: float) -> str:
+    """Wait until the model is ready; why it was not within so many seconds, empty when it is.
+
+    Servers answer before their models are loaded, so it is the model that is asked for.
+    """
+    path = f"/v2/models/{quote(model, safe='')}/ready" if speaks == "oip" else "/ping"
     until = time.monotonic() + seconds
     while True:
         left = until - time.monotonic()
         try:
-            send(f"{base}/v2/health/ready" if speaks == "oip" else f"{base}/ping", None, {}, min(max(left, 10.0), 60.0))
+            send(base + path, None, {}, min(max(left, 10.0), 60.0))
         except (RefusedError, NoAnswerError) as error:
             if time.monotonic() >= until:
                 return str(error)
@@ -368,10 +372,10 @@ def proven(parser: argparse.ArgumentParser, given: argparse.Namespace, base: str
     if not numbers[number]["cases"]:
         print("no case of the reference travels in this folder: use deploykit verify --url", file=sys.stderr)
         return 2
-    if why := awaited(base, record["speaks"], given.wait):
-        raise NoAnswerError(f"{why}; start the server first, or give --wait 60")
-    asked = "" if given.version is None else str(given.version)
     model = given.model or record["model"]
+    if why := awaited(base, record["speaks"], model, given.wait):
+        raise NoAnswerError(f"{model} is not ready: {why}; start the server first, see --model, or give --wait 60")
+    asked = "" if given.version is None else str(given.version)
     return check(record, numbers[number], lambda inputs: ASK[record["speaks"]](base, model, asked, inputs))
 
 
