@@ -127,21 +127,35 @@ def expected_codes() -> set[str]:
 
 
 ELSEWHERE = {
+    "BAD_ANSWER": "test_endpoint.py",
     "BASELINE_DRIFT": "pipeline/test_baseline.py",
     "BASELINE_INPUTS": "parity/test_drift.py",
     "BASELINE_OTHER_MODEL": "pipeline/test_baseline.py",
+    "CONCURRENT_ANSWERS": "pipeline/test_remote.py",
     "GATE_BLIND": "pipeline/test_selfcheck.py",
+    "NOT_READY": "test_endpoint.py",
+    "NOT_VERIFIED": "pipeline/test_handoff.py",
+    "PREFLIGHT_FAILED": "pipeline/test_reexport.py",
     "PROBE_POWER": "pipeline/test_selfcheck.py",
     "PROVIDER_FALLBACK": "cli/test_end_to_end.py",
     "QDQ_MISMATCH": "quantization/test_behaviour.py",
     "REFERENCE_DRIFT": "cli/test_verify_in_ci.py",
+    "REQUEST_REFUSED": "test_endpoint.py",
     "RUN_ERROR": "parity/test_judge.py",
     "SATURATION_RISK": "pipeline/test_quantized.py",
+    "SERVER_ERROR": "test_endpoint.py",
+    "SERVER_OUTPUTS": "pipeline/test_remote.py",
+    "SERVER_UNREACHABLE": "pipeline/test_remote.py",
+    "TARGET_CANNOT_LOAD": "pipeline/test_reexport.py",
+    "TARGET_CANNOT_SERVE": "pipeline/test_handoff.py",
+    "TARGET_TOO_OLD": "pipeline/test_reexport.py",
     "TIME_LIMIT": "test_isolation.py",
     "UNTRUSTED_CODE": "cli/test_end_to_end.py",
     "WORKER_CRASHED": "test_isolation.py",
+    "WRONG_INPUT_ACCEPTED": "pipeline/test_remote.py",
+    "WRONG_INPUT_CRASHES": "pipeline/test_remote.py",
 }
-"""Codes that need another machine, another command or a broken process, and the test that brings them out."""
+"""Codes that need another machine, another command, a server or a broken process, and the test that brings them out."""
 
 
 def test_every_diagnosis_is_brought_out_by_some_model():
