@@ -74,7 +74,7 @@ def test_the_handed_over_file_answers_in_its_release(seed, tmp_path, name, varia
     release = parse(f"triton:{name}")
     engine = python(release.installable)
     request = HandoffRequest(
-        seed.path, "mlserver", tmp_path / "out", release, variant, session="threads=1", preflight=engine
+        seed.path, "triton", tmp_path / "out", release, variant, session="threads=1", preflight=engine
     )
     report = handoff(request, Silent())
     assert report.verdict == "pass"
