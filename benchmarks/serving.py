@@ -117,9 +117,9 @@ def shown(stored: dict[str, Any]) -> None:
     for wire in ("binary", "json"):
         report = stored[wire]
         for row in report["variants"]:
-            median = (row["median_ns"] or float("nan")) / 1e3
-            rate, tail = row["throughput_per_s"] or float("nan"), (row["p99_ns"] or float("nan")) / 1e3
-            print(f"{wire:6} {row['name']:16} median {median:8.1f} µs, p99 {tail:8.1f} µs, {rate:8,.0f} per second")
+            median, rate = (row["median_ns"] or float("nan")) / 1e3, row["throughput_per_s"] or float("nan")
+            tail = "refused" if row["p99_ns"] is None else f"{row['p99_ns'] / 1e3:.1f} µs"
+            print(f"{wire:6} {row['name']:16} median {median:8.1f} µs, p99 {tail}, {rate:8,.0f} per second")
         for one in report["comparisons"]:
             low, high = (ns / 1e3 for ns in one["added_ci_ns"])
             sure = f"[{low:.1f}, {high:.1f}] at {one['ci_level']:.0%}"
