@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test test-slow lint lock servers servers-lock servers-clean clean
+.PHONY: setup demo test coverage test-slow lint lock servers servers-lock servers-clean clean
 
 setup: $(STAMP)
 
@@ -19,6 +19,10 @@ demo: setup
 	$(BIN)/deploykit run mlp --output artifacts/mlp --quick --force
 
 test: setup
+	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile
+
+# apart from `test`: measuring costs every one of some thousand child processes its start
+coverage: setup
 	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist loadfile --cov --cov-report=term
 
 test-slow: setup

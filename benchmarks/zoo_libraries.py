@@ -27,17 +27,17 @@ def torchvision_models() -> list[Entry]:
     import torchvision
     from torchvision.models import detection, list_models, segmentation, video
 
-    rows = [("classification", name, (_image(name),)) for name in list_models(module=torchvision.models)]
+    names = list_models(module=torchvision.models)
+    rows = [("classification", name, (_image(SIZES.get(name, 32)),)) for name in names]
     rows += [("segmentation", n, ("image:float32[N=1..4,3,64,64]",)) for n in list_models(module=segmentation)]
     rows += [("video", name, (_video(name),)) for name in list_models(module=video)]
     rows += [("detection", name, ()) for name in list_models(module=detection)]
     return [_entry(f"torchvision {task}", f"torchvision:{name}", inputs) for task, name, inputs in rows]
 
 
-def _image(name: str) -> str:
-    size = SIZES.get(name, 32)
-    # a few rows are enough for a large one: what a case costs is rows times pixels
-    return f"image:float32[N{'=1..4' if size >= 224 else ''},3,{size},{size}]"
+def _image(size: int) -> str:
+    """A few rows prove the batch to be free: what a case costs is rows times pixels."""
+    return f"image:float32[N=1..{4 if size >= 224 else 8},3,{size},{size}]"
 
 
 def _video(name: str) -> str:
@@ -50,32 +50,33 @@ def _entry(family: str, source: str, inputs: tuple[str, ...] = (), config: Mappi
     return Entry(family, source, inputs, expected, why, config or {})
 
 
-# --- timm: one small member of each family, and pixels; 0 leaves the model its own size -------------------------------
+# --- timm: one small member of each family, and pixels ----------------------------------------------------------------
 
 TIMM = {
-    "beit_base_patch16_224": 0, "botnet26t_256": 0, "cait_xxs24_224": 0, "coat_lite_tiny": 0, "coatnet_pico_rw_224": 0,
-    "convit_tiny": 0, "convmixer_768_32": 64, "convnext_zepto_rms": 64, "convnextv2_atto": 64, "crossvit_9_240": 0,
-    "cspresnet50": 64, "davit_tiny": 64, "deit_tiny_patch16_224": 0, "densenet121": 32, "dla46_c": 64, "dpn48b": 64,
-    "edgenext_xx_small": 64, "efficientformerv2_s0": 0, "efficientnet_lite0": 64, "efficientvit_b0": 64,
-    "efficientvit_m0": 0, "eva02_tiny_patch14_224": 0, "fasternet_t0": 64, "fastvit_t8": 64, "focalnet_tiny_srf": 64,
-    "gcvit_xxtiny": 0, "gernet_s": 64, "ghostnetv2_100": 64, "gmlp_ti16_224": 0, "hardcorenas_a": 64, "hgnetv2_b0": 64,
-    "hiera_tiny_224": 0, "hrnet_w18_small": 64, "inception_next_atto": 64, "lcnet_035": 64, "levit_128s": 0,
-    "mambaout_femto": 64, "mixer_s32_224": 0, "mixnet_s": 64, "mobilenetv1_100": 64, "mobilenetv3_small_050": 64,
-    "mobilenetv4_conv_small_035": 64, "mobileone_s0": 64, "mobilevit_xxs": 64, "mobilevitv2_050": 64, "nest_tiny": 0,
-    "nf_resnet26": 64, "pit_ti_224": 0, "poolformerv2_s12": 64, "pvt_v2_b0": 64, "regnetx_002": 64,
-    "repghostnet_050": 64, "repvgg_a0": 64, "repvit_m0_9": 64, "res2net50_14w_8s": 64, "resmlp_12_224": 0,
+    "beit_base_patch16_224": 224, "botnet26t_256": 256, "cait_xxs24_224": 224, "coat_lite_tiny": 224,
+    "coatnet_pico_rw_224": 224, "convit_tiny": 224, "convmixer_768_32": 64, "convnext_zepto_rms": 64,
+    "convnextv2_atto": 64, "crossvit_9_240": 240, "cspresnet50": 64, "davit_tiny": 64, "deit_tiny_patch16_224": 224,
+    "densenet121": 32, "dla46_c": 64, "dpn48b": 64, "edgenext_xx_small": 64, "efficientformerv2_s0": 224,
+    "efficientnet_lite0": 64, "efficientvit_b0": 64, "efficientvit_m0": 224, "eva02_tiny_patch14_224": 224,
+    "fasternet_t0": 64, "fastvit_t8": 64, "focalnet_tiny_srf": 64, "gcvit_xxtiny": 224, "gernet_s": 64,
+    "ghostnetv2_100": 64, "gmlp_ti16_224": 224, "hardcorenas_a": 64, "hgnetv2_b0": 64, "hiera_tiny_224": 224,
+    "hrnet_w18_small": 64, "inception_next_atto": 64, "lcnet_035": 64, "levit_128s": 224, "mambaout_femto": 64,
+    "mixer_s32_224": 224, "mixnet_s": 64, "mobilenetv1_100": 64, "mobilenetv3_small_050": 64,
+    "mobilenetv4_conv_small_035": 64, "mobileone_s0": 64, "mobilevit_xxs": 64, "mobilevitv2_050": 64, "nest_tiny": 224,
+    "nf_resnet26": 64, "pit_ti_224": 224, "poolformerv2_s12": 64, "pvt_v2_b0": 64, "regnetx_002": 64,
+    "repghostnet_050": 64, "repvgg_a0": 64, "repvit_m0_9": 64, "res2net50_14w_8s": 64, "resmlp_12_224": 224,
     "resnest14d": 64, "resnet10t": 64, "resnetv2_18": 64, "rexnet_100": 64, "selecsls42": 64, "shvit_s1": 64,
-    "skresnet18": 64, "starnet_s050": 64, "swiftformer_xs": 0, "swin_tiny_patch4_window7_224": 0,
-    "swinv2_tiny_window8_256": 0, "tf_efficientnetv2_b0": 64, "tiny_vit_5m_224": 0, "tinynet_e": 64,
-    "tnt_s_patch16_224": 0, "tresnet_m": 64, "twins_svt_small": 0, "visformer_tiny": 0, "vit_tiny_patch16_224": 0,
-    "volo_d1_224": 0, "ese_vovnet19b_slim_dw": 64, "xception41": 64, "xcit_nano_12_p16_224": 0,
+    "skresnet18": 64, "starnet_s050": 64, "swiftformer_xs": 224, "swin_tiny_patch4_window7_224": 224,
+    "swinv2_tiny_window8_256": 256, "tf_efficientnetv2_b0": 64, "tiny_vit_5m_224": 224, "tinynet_e": 64,
+    "tnt_s_patch16_224": 224, "tresnet_m": 64, "twins_svt_small": 224, "visformer_tiny": 224,
+    "vit_tiny_patch16_224": 224, "volo_d1_224": 224, "ese_vovnet19b_slim_dw": 64, "xception41": 64,
+    "xcit_nano_12_p16_224": 224,
 }  # fmt: skip
 
 
 def timm_models() -> list[Entry]:
     """Families of timm."""
-    inputs = {name: (f"image:float32[N=1..8,3,{size},{size}]",) if size else () for name, size in TIMM.items()}
-    return [_entry("timm", f"timm:{name}", given) for name, given in inputs.items()]
+    return [_entry("timm", f"timm:{name}", (_image(size),)) for name, size in TIMM.items()]
 
 
 # --- transformers: model type, architecture, configuration ------------------------------------------------------------

@@ -157,6 +157,11 @@ class Packed(Tagger):
         return self.head(out)
 
 
+def packed() -> tuple[nn.Module, tuple[Tensor, Tensor]]:
+    """Three sentences; which lengths are right, only an example can say."""
+    return Packed(), (torch.randint(0, 97, (3, 12)), torch.tensor([12, 7, 3]))
+
+
 class Stepped(nn.Module):
     """A cell called once per step in a Python loop."""
 

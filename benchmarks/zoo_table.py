@@ -18,7 +18,7 @@ PLAIN = {
     "right": "green, and right",
     "wrong": "**green, and wrong on other inputs by its own measure**",
     "sizes": "green, and refuses a promised size",
-    "strict": "green, and over deploykit's budget only",
+    "strict": "green, and refused by deploykit alone (NaN, tighter budgets)",
     "unjudged": "green, where eager is no reference",
     "red": "red: its own check finds it",
     "fails": "no file, or a file that does not run",

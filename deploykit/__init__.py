@@ -15,17 +15,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deploykit.api import bench, export, verify
+    from deploykit.api import bench, export, preprocess, verify
     from deploykit.bundle import Bundle
     from deploykit.errors import DeploykitError
     from deploykit.measurements import BenchReport
     from deploykit.results import VerifyReport
 
 __version__ = "0.1.0"
-__all__ = ["BenchReport", "Bundle", "DeploykitError", "VerifyReport", "__version__", "bench", "export", "verify"]
+__all__ = [
+    "BenchReport",
+    "Bundle",
+    "DeploykitError",
+    "VerifyReport",
+    "__version__",
+    "bench",
+    "export",
+    "preprocess",
+    "verify",
+]
 
 _HOMES = {
     "export": "deploykit.api",
+    "preprocess": "deploykit.api",
     "verify": "deploykit.api",
     "bench": "deploykit.api",
     "Bundle": "deploykit.bundle",

@@ -19,6 +19,8 @@ from deploykit.pipeline import bench as bench_pipeline
 from deploykit.pipeline import export as export_pipeline
 from deploykit.pipeline import verify as verify_pipeline
 from deploykit.pipeline.keep_float import Wanted
+from deploykit.preprocessing import Preprocessing, parse
+from deploykit.preprocessing_arrays import prepared
 from deploykit.progress import Progress, Silent
 from deploykit.recommend.choose import Wish
 from deploykit.recommend.constraints import Constraints
@@ -27,7 +29,9 @@ from deploykit.session import CPU, provider_name
 from deploykit.tune_results import Goal
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
 
 def export(
@@ -45,6 +49,7 @@ def export(
     keep_float: Sequence[str] | str = (),
     keep_float_target: float | None = None,
     target: str | None = None,
+    preprocess: str = "",
     progress: Progress | None = None,
 ) -> Bundle:
     """Export a live module, or a SOURCE text as on the command line, into a bundle.
@@ -53,11 +58,12 @@ def export(
 
     Args:
         module: an `nn.Module` in eval mode, or a text such as `torchvision:resnet18`.
-        example_inputs: a tensor, a tuple of tensors in call order, or a dict by forward's argument names; the
-            leading dim becomes symbolic (`N`) where all inputs share it. May be None when `inputs` says it all.
+        example_inputs: a tensor, a tuple of forward's arguments in call order, or a dict by their names; lists, tuples,
+            dicts and dataclasses are looked into, plain values become part of the model. The leading dim becomes
+            symbolic (`N`) where all tensors share it. May be None when `inputs` says it all.
         output: the bundle's directory.
         variants: `core`, `all`, or names.
-        inputs: descriptions such as `image:float32[N,3,224,224]` instead of what the example shows.
+        inputs: descriptions such as `image:float32[N=1..64,3,224,224]` instead of what the example shows.
         checkpoint: weights for a SOURCE text.
         samples: `.npz` with real inputs, and `labels` where there are any.
         seed: of the input campaign, and of random weights.
@@ -66,6 +72,7 @@ def export(
         keep_float: nodes that variants in reduced precision leave in float; `auto` looks for them.
         keep_float_target: centred SQNR in dB that `auto` aims at; None is where verify stops warning.
         target: what has to load the ONNX variants, `triton:24.10` or `ort:1.15`.
+        preprocess: what raw uint8 images go through before the model, `imagenet` or `recorded:imagenet`.
         progress: is told of every step.
 
     Returns:
@@ -78,11 +85,13 @@ def export(
     live = None
     if isinstance(module, str):
         checkpoint_text = str(checkpoint) if checkpoint is not None else None
-        source = SourceSpec.parse(module, checkpoint=checkpoint_text, inputs=tuple(inputs), seed=seed)
+        source = SourceSpec.parse(
+            module, checkpoint=checkpoint_text, inputs=tuple(inputs), seed=seed, preprocess=preprocess
+        )
     else:
         if checkpoint is not None:
             raise UsageError("checkpoint", "a live module has its weights already", "load them into the module first")
-        source = SourceSpec("live", type(module).__name__, inputs=tuple(inputs), seed=seed)
+        source = SourceSpec("live", type(module).__name__, inputs=tuple(inputs), seed=seed, preprocess=preprocess)
         _adopt(module, example_inputs, source)
         live = Inline()
     request = export_pipeline.ExportRequest(
@@ -100,6 +109,26 @@ def export(
     finally:
         if live is not None:
             _release()
+
+
+def preprocess(images: NDArray[np.uint8], steps: Preprocessing | str) -> NDArray[np.float32]:
+    """What a model with recorded preprocessing gets for raw images; needs numpy only.
+
+    Args:
+        images: uint8, four axes in the layout that `steps` names: [N, H, W, C] unless it says `layout=nchw`.
+        steps: `Bundle(path).manifest.preprocessing`, or a text as for `--preprocess`.
+
+    Returns:
+        float32[N, C, H, W].
+
+    Raises:
+        UsageError: BAD_PREPROCESS, the text is none, or the images are no such images.
+    """
+    found = parse(steps) if isinstance(steps, str) else steps
+    if found is None or images.dtype != "uint8" or images.ndim != 4:
+        message = "no steps are named" if found is None else f"the images are {images.dtype}{list(images.shape)}"
+        raise UsageError("preprocess", message, "give uint8[N,H,W,C], and steps such as imagenet", "BAD_PREPROCESS")
+    return prepared(found, images)
 
 
 def verify(
@@ -226,12 +255,11 @@ def _names(variants: Sequence[str] | str | None) -> tuple[str, ...] | None:
 
 def _adopt(module: torch.nn.Module, example_inputs: Any, source: SourceSpec) -> None:
     """Make the caller's module the live one of this process."""
-    from deploykit.model import LoadedModel
+    from deploykit import preprocessed
     from deploykit.sources._forward import describe
     from deploykit.steps import live
 
-    signature, feeds = describe(module, example_inputs, source.inputs, source.seed)
-    live.adopt(LoadedModel(module, signature, feeds))
+    live.adopt(preprocessed.behind(source, lambda spec: describe(module, example_inputs, spec.inputs, spec.seed)))
 
 
 def _release() -> None:

@@ -21,6 +21,7 @@ from deploykit import strict_json
 from deploykit.errors import RefusedError, UsageError, from_os_error
 from deploykit.inputs import Gate
 from deploykit.model import SourceSpec
+from deploykit.preprocessing import Preprocessing, sound
 from deploykit.reference import Case, IndexOutput, Largest, Noise, load_arrays, part
 from deploykit.signature import Signature
 from deploykit.tuned import TunedRecord
@@ -85,7 +86,8 @@ class ReferenceRecord(_Strict):
 class VariantRecord(_Strict):
     """One variant. `file` is None when it could not be made; `code` and `reason` then say why.
 
-    `tuned` holds what `bench --tune` found, one record per goal and provider.
+    `tuned` holds what `bench --tune` found, one record per goal and provider. `key` is a digest of everything that the
+    variant was made from (`pipeline/reuse.py`); empty in bundles written before there was one.
     """
 
     name: Name
@@ -99,6 +101,7 @@ class VariantRecord(_Strict):
     code: str = ""
     reason: str = ""
     tuned: tuple[TunedRecord, ...] = ()
+    key: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")] = ""
 
 
 class SourceRecord(_Strict):
@@ -117,6 +120,7 @@ class Manifest(_Strict):
     name: Name
     source: SourceRecord
     signature: Signature
+    preprocessing: Preprocessing | None = None
     reference: ReferenceRecord
     variants: tuple[VariantRecord, ...]
     versions: dict[str, str]
@@ -219,6 +223,7 @@ class Bundle:
             part(arrays, "scores"),
             record.score_noise,
             part(arrays, "near"),
+            part(arrays, "raw"),
         )
 
     @property
@@ -328,6 +333,8 @@ def _parse(raw: bytes, path: Path) -> Manifest:
 
 
 def _check_consistent(manifest: Manifest, subject: str, hint: str) -> None:
+    if manifest.preprocessing is not None and (fault := sound(manifest.preprocessing)):
+        raise RefusedError(subject, f"preprocessing: {fault}", hint)
     files = [record.path for record in manifest.files]
     named = [r.file for r in manifest.variants if r.file is not None] + [r.file for r in manifest.reference.cases]
     names = [record.name for record in manifest.variants]

@@ -48,6 +48,11 @@ CODES: dict[str, Diagnosis] = {
         "Eager answers NaN on finite inputs from its own distribution.",
         "Repair the weights or the samples: nothing can be proven about this model.",
     ),
+    "PREPROCESS_MISMATCH": Diagnosis(
+        "reference",
+        "Raw images do not become what the model was judged with: two evaluations of the preprocessing differ.",
+        "Compare mean, std, scale, order, resize and interpolation with what the model was trained on.",
+    ),
     "REFERENCE_ERROR": Diagnosis(
         "reference",
         "Eager itself refuses an input that the signature promises.",
@@ -55,6 +60,11 @@ CODES: dict[str, Diagnosis] = {
     ),
     "DIM_REFUSED": Diagnosis(
         "reference", "Eager refuses a size of a dim that is declared symbolic.", "Declare a fixed size for that dim."
+    ),
+    "SOURCE_FINISHED": Diagnosis(
+        "capture",
+        "The source is a finished ONNX file, and the variant is made from PyTorch code.",
+        "Leave the variant out, or give the model that the file was exported from.",
     ),
     "STATE_LOST": Diagnosis(
         "capture",
@@ -75,6 +85,16 @@ CODES: dict[str, Diagnosis] = {
         "capture",
         "Right at the sizes of the example and wrong at others inside the promised range.",
         "Declare the range in which the capture holds, or make forward's shape arithmetic symbolic.",
+    ),
+    "DATA_DEPENDENT": Diagnosis(
+        "capture",
+        "forward decides in Python by the values of its tensors, which no graph holds.",
+        "Use torch.where or torch.cond instead of a Python branch on values; declare sizes with torch._check.",
+    ),
+    "UNSUPPORTED_OP": Diagnosis(
+        "capture",
+        "The model uses an operator that has no form in the format asked for.",
+        "Write it with operators that have one, or ship another variant.",
     ),
     "DYNAMIC_DIM_FIXED": Diagnosis(
         "capture",
@@ -200,6 +220,11 @@ CODES: dict[str, Diagnosis] = {
         "precision",
         "Too exact for its precision, or most weights are still in float.",
         "Leave the variant out, or widen the operators that are converted.",
+    ),
+    "ALREADY_REDUCED": Diagnosis(
+        "precision",
+        "The graph to be reduced in precision is quantized or in float16 already.",
+        "Start from the float32 model that it was made from.",
     ),
     "SQNR_LOW": Diagnosis(
         "precision",

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from deploykit import strict_json
 from deploykit.bundle import Name, RelativePath, VariantRecord
 from deploykit.errors import RefusedError, UsageError, escape, from_os_error
+from deploykit.preprocessing import Preprocessing, sound
 from deploykit.session import CPU, SessionSettings
 from deploykit.signature import Signature
 
@@ -88,6 +89,7 @@ class Handed(_Strict):
         release: what was named to load it, `24.10` of the target itself, else `ort:1.15`; None where nobody named one.
         inputs: names in call order; `fixed_last` tells which of them have a fixed last dim, for the check that wrong
             shapes are refused.
+        preprocessing: what raw images go through, in the module or before it; None where nobody said so.
         files: path to sha256 of every file but this record.
         deploykit: version that wrote it.
     """
@@ -99,11 +101,19 @@ class Handed(_Strict):
     speaks: Literal["oip", "mlflow", ""]
     provider: Line = CPU
     signature: Signature
+    preprocessing: Preprocessing | None = None
     inputs: tuple[str, ...]
     fixed_last: dict[str, bool]
     versions: tuple[HandedVersion, ...]
     files: dict[RelativePath, Digest]
     deploykit: Line
+
+    @field_validator("preprocessing")
+    @classmethod
+    def _sound(cls, steps: Preprocessing | None) -> Preprocessing | None:
+        if steps is not None and (fault := sound(steps)):
+            raise ValueError(fault)
+        return steps
 
     def to_json(self) -> str:
         """Deterministic JSON, two-space indented."""

@@ -8,7 +8,7 @@ question's `gate`: `full` (values within budget), `accurate` (values where eager
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,6 +120,7 @@ class CaseInputs:
             `transposed`, `expanded` or `channels_last`.
         relation: the case with which this one must agree: `repeats:ID`, `permutes:ID`, `first-row-of:ID`.
         optional: eager may refuse it; the case is then left out.
+        raw: uint8 images of which recorded preprocessing made the input of that name; empty elsewhere.
     """
 
     id: str
@@ -132,3 +133,4 @@ class CaseInputs:
     layout: str = ""
     relation: str = ""
     optional: bool = False
+    raw: Feeds = field(default_factory=dict)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from deploykit.profile_results import Profile
-from deploykit.results import SCHEMA, VerifyReport
+from deploykit.results import SCHEMA, HandoffReport, VerifyReport
 from deploykit.tune_results import Tuned
 
 EAGER, COMPILED = BASE_LINES = ("eager", "torch-compile")
@@ -345,7 +345,12 @@ class BenchReport:
 
 @dataclass(frozen=True)
 class RunReport:
-    """All of `deploykit run` in one document."""
+    """All of `deploykit run` in one document.
+
+    Attributes:
+        more: what a recipe asks to be measured beside the table: settings that were looked for, a load, the speed gate.
+        handoffs: the folders that were written, and `not_handed` those that were not, with the reason.
+    """
 
     bundle: str
     exit_code: int
@@ -355,3 +360,6 @@ class RunReport:
     bench: BenchReport
     seconds: dict[str, float]
     schema: int = SCHEMA
+    more: tuple[BenchReport, ...] = ()
+    handoffs: tuple[HandoffReport, ...] = ()
+    not_handed: dict[str, str] = field(default_factory=dict)

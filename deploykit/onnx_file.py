@@ -76,15 +76,17 @@ def strip(message: Any) -> None:
                 strip(child)
 
 
-def save(model: onnx.ModelProto, target: Path, external_over: int | None = None) -> None:
+def save(model: onnx.ModelProto, target: Path, external_over: int | None = None, *, keep_notes: bool = False) -> None:
     """Strip `model` and write it to `target`; equal models give equal bytes.
 
     Args:
         model: stripped in place, and emptied of large tensors where they go beside it.
         target: the file; more than `external_over` bytes of weights go to `<target>.data`, named relatively.
         external_over: bytes; None is `EXTERNAL_OVER`.
+        keep_notes: leave documentation and metadata in.
     """
-    strip(model)
+    if not keep_notes:
+        strip(model)
     beside = target.with_name(target.name + ".data")
     # onnx appends to a data file that is there already
     beside.unlink(missing_ok=True)

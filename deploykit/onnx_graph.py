@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
+PREPROCESS = "preprocess/"
+"""How names of nodes begin that turn raw images into what the network sees."""
+
 _LONGEST = 8
 """Nodes between a constant and its reader that are looked through: longer chains were not seen, a cycle must end."""
 

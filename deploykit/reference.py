@@ -79,6 +79,7 @@ class Case:
             without the axis of its `IndexOutput`.
         score_noise: RMSE of eager's fp32 scores to the float64 ones, per index output.
         near: per output that jumps there, [2, ...]: eager's answers a hair below and above the inputs.
+        raw: uint8 images from which recorded preprocessing has to make the input of that name.
     """
 
     id: str
@@ -96,6 +97,7 @@ class Case:
     scores: Feeds = field(default_factory=dict)
     score_noise: dict[str, float] = field(default_factory=dict)
     near: Feeds = field(default_factory=dict)
+    raw: Feeds = field(default_factory=dict)
 
 
 def accurate(expected: NDArray[Any], exact: NDArray[Any]) -> NDArray[np.bool_]:
@@ -149,6 +151,7 @@ def save_case(case: Case, path: Path) -> None:
     arrays.update({f"expected64/{name}": array for name, array in case.expected64.items()})
     arrays.update({f"scores/{name}": array for name, array in case.scores.items()})
     arrays.update({f"near/{name}": array for name, array in case.near.items()})
+    arrays.update({f"raw/{name}": array for name, array in case.raw.items()})
     if case.labels is not None:
         arrays["labels"] = case.labels
     save_arrays(arrays, path)

@@ -21,6 +21,7 @@ CLASS_OF = {
     "transforms": "Transform",
     "runtimes": "Runtime",
     "handoff": "Target",
+    "sweep": "Engine",
 }
 """Plugin kind (the folder) to the class that each of its files defines."""
 

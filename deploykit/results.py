@@ -244,6 +244,7 @@ class VerifyReport:
         self_check: per variant, whether the gate can fail; None when that was not asked for.
         weak_reference: eager has no float64 answer: everything is compared with fp32, which is noisy itself.
         baseline: how this compares with a stored answer; None when that was not asked for.
+        reference: what everything is compared with; checks call it eager whatever it is.
     """
 
     bundle: str
@@ -254,6 +255,7 @@ class VerifyReport:
     self_check: tuple[SelfCheck, ...] | None = None
     weak_reference: bool = False
     baseline: BaselineReport | None = None
+    reference: str = "eager PyTorch"
     schema: int = SCHEMA
 
 

@@ -145,8 +145,8 @@ def fit(signature: Signature, tensors: Sequence[Declared]) -> None:
     ranges = {dim.name: dim for dim in signature.dims}
     for name, size in sizes.items():
         dim = ranges.get(name, Dim(name))
-        if not dim.min <= size <= dim.max:
-            hint = f"{name} goes from {dim.min} to {dim.max}"
+        if size not in dim:
+            hint = f"{name} goes from {dim}"
             raise UsageError(f"dim {name}", f"its size is {size}", hint, "SHAPE_MISMATCH")
 
 

@@ -109,11 +109,11 @@ def schema(name: str) -> str:
     """The JSON schema of a result document: what `--json` writes validates against it."""
     from pydantic import TypeAdapter
 
-    from deploykit import measurements, results
+    from deploykit import measurements, results, sweep_results
     from deploykit.bundle import Manifest
 
     kinds = {"verify": results.VerifyReport, "bench": measurements.BenchReport, "run": measurements.RunReport}
-    kinds["handoff"] = results.HandoffReport
+    kinds |= {"handoff": results.HandoffReport, "sweep": sweep_results.MatrixReport}
     made = (
         Manifest.model_json_schema()
         if name == "manifest"
@@ -146,7 +146,7 @@ def main() -> int:
     }
     wanted |= {
         ROOT / "deploykit" / "schemas" / f"{name}.json": schema(name)
-        for name in ("verify", "bench", "run", "handoff", "manifest")
+        for name in ("verify", "bench", "run", "handoff", "sweep", "manifest")
     }
     stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     if "--check" in sys.argv:

@@ -20,10 +20,11 @@ PLACES = {**dict.fromkeys(ERRORS, 3), "Mismatch": 1, "Failure": 0, "mark": 3, "C
 ORDINARY = {
     # the request is wrong: the message says it all, there is nothing to diagnose
     "USAGE", "BAD_BATCH", "BAD_CONSTRAINT", "BAD_COUNT", "BAD_EXAMPLE", "BAD_INPUT", "BAD_KEEP_FLOAT", "BAD_LIMIT",
-    "BAD_LR", "BAD_MARGIN", "BAD_METRIC", "BAD_OUTPUT", "BAD_PROFILE", "BAD_RATE", "BAD_SAMPLES", "BAD_SCENARIO",
+    "BAD_LR", "BAD_MARGIN", "BAD_METRIC", "BAD_OPTION", "BAD_OUTPUT", "BAD_PREPROCESS", "BAD_PROFILE", "BAD_RATE",
+    "BAD_RECIPE", "BAD_SAMPLES", "BAD_SCENARIO", "UNKNOWN_OPTION",
     "BAD_SECONDS", "BAD_SETTING", "BAD_SLO", "BAD_SOURCE", "BAD_TRAINING", "DISTRIBUTED", "CHECKPOINT_MISMATCH",
     "NOT_COMPARABLE", "NOT_WITH_TUNE", "OTHER_MACHINE", "QUICK_GATE", "UNKNOWN_GOAL",
-    "FORWARD_SIGNATURE", "INPUT_NAMES", "NOTHING_TO_MEASURE", "NOT_A_BUNDLE", "NOT_A_MODULE", "NOT_FOUND", "NO_BUDGET",
+    "INPUT_NAMES", "NOTHING_TO_MEASURE", "NOT_A_BUNDLE", "NOT_A_MODULE", "NOT_FOUND", "NO_BUDGET",
     "NO_CALIBRATION", "NO_DATA", "NO_INPUTS", "NO_RECORD", "NO_REFERENCE", "NO_REPORT", "UNKNOWN_CALLABLE",
     "UNKNOWN_DATA",
     "UNKNOWN_LIMIT", "UNKNOWN_MODEL", "UNKNOWN_NODE", "UNKNOWN_PLUGIN", "UNKNOWN_PROVIDER", "UNKNOWN_SCHEMA",
@@ -40,6 +41,9 @@ ORDINARY = {
     # the machine, and the user's own code
     "INTERNAL", "MEMORY_LIMIT", "PACKAGE_MISSING", "SOURCE_ERROR", "THREADS_MISMATCH", "TRAINING_DIVERGED",
     "TRAIN_ERROR",
+    # a sweep: the matrix is wrong, or the cluster did not carry a cell out
+    "BAD_ADDRESS", "BAD_MATRIX", "DIGEST_MISMATCH", "NOT_MEASURED", "NO_CLUSTER", "NO_RESOURCES", "OTHER_PACKAGES",
+    "WORKER_LOST",
     # what an engine does not have: one row, or one profile, is missing, and its reason stands there
     "DEVICE_GRAPH", "NO_PROFILER",
     # a mutant that cannot be made says nothing about the artifact, and what failed verify is not measured
@@ -59,7 +63,10 @@ LIBTORCH = {
 }  # fmt: skip
 """Statuses of gRPC, and parameters of Triton's PyTorch backend."""
 
-OTHER = GRPC | LIBTORCH | {"FILE_OR_BUNDLE", "STACK_GLOBAL", "WORLD_SIZE", "OMP_NUM_THREADS"}
+ONNX = {"SAME_LOWER", "SAME_UPPER"}
+"""Values of ONNX's auto_pad."""
+
+OTHER = GRPC | LIBTORCH | ONNX | {"FILE_OR_BUNDLE", "STACK_GLOBAL", "WORLD_SIZE", "OMP_NUM_THREADS"}
 """Texts in capitals that are no codes: a name in a help text, a pickle's opcode, environment variables."""
 
 SETTINGS = (
@@ -77,6 +84,7 @@ SETTINGS = (
     "TYPE_",
     "KIND_",
     "TRITON_",
+    "RAY_",
 )
 """How environment variables, system limits, engine levels and Triton's words begin; its lint has a table of its own."""
 

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "deploykit"
 
 VERBS = {
     "sources", "training", "campaign", "capture", "exporters", "transforms", "runtimes", "parity", "quantization",
-    "mutation", "localization", "benchmark", "recommend", "report", "handoff", "serve", "remote",
+    "mutation", "localization", "benchmark", "recommend", "report", "handoff", "serve", "remote", "sweep",
 }  # fmt: skip
 JOINS = {"steps", "pipeline", "cli", "api", "pytest_plugin", "__main__", "__init__"}
 

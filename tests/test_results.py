@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from deploykit import measurements, profile_results, results, tune_results
+from deploykit import measurements, plan_results, profile_results, results, sweep_results, tune_results
 from deploykit.measurements import (
     BenchReport,
     BenchRow,
@@ -24,6 +24,7 @@ from deploykit.measurements import (
     Sweep,
     SweepRow,
 )
+from deploykit.plan_results import InitReport, PlannedStep, PlanReport
 from deploykit.profile_results import OperatorTime, Profile
 from deploykit.results import (
     BaselineReport,
@@ -40,6 +41,7 @@ from deploykit.results import (
     to_data,
     to_json,
 )
+from deploykit.sweep_results import CellRecord, CellRow, Half, MatrixReport, table_of
 from deploykit.tune_results import Tried, Tuned
 
 CHECK = Check("batch-7", "shapes", "output", "fail", "SQNR_LOW", "centred_sqnr_db", 31.0, 45.0, "why", at_least=True)
@@ -97,12 +99,29 @@ BENCH = BenchReport("mlp", {"cpus": 2}, {"quick": True}, (ROW,), (COMPARISON,), 
 HANDED = HandoffReport(
     "triton", "out", "mlp", 2, "onnx", "pass", "40 checks", "asked for", "24.10", (1, 2), "threads=1", 9, 12, "run"
 )  # fmt: skip
-RUN = RunReport("mlp", 1, {"loss": [1.0, 0.5]}, {"variants": 6}, VERIFY, BENCH, {"export": 1.5})
+RUN = RunReport(
+    "mlp", 1, {"loss": [1.0, 0.5]}, {"variants": 6}, VERIFY, BENCH, {"export": 1.5}, more=(BENCH,), handoffs=(HANDED,),
+    not_handed={"kserve out": "why"},
+)  # fmt: skip
+STEP = PlannedStep("onnx-fp16", "fp16", "onnx", {"keep_float": []}, "made", "--no-reuse", "no package")
+PLAN = PlanReport(
+    "python:m.py:build", 3, "artifacts/m", True, (STEP, STEP), ("x:float32[N]",), "w.pt", "s.npz", None, "ort:1.19",
+    None, ("max_r = 6",), ("table",), ("parity",), ("triton",),
+)  # fmt: skip
+INIT = InitReport("deploykit.toml", "mlp", ("x:float32[N]",), ("y:float32[N]",), 21)
+CELL_ROW = CellRow(
+    "onnx", "pass", "", "", 8, 2e4, (1e4, 3e4), 0.95, "eager", 0.5, (0.4, 0.6), 410_000, 65_000_000, "why"
+)
+HALF = Half(
+    4, "TIME_LIMIT", "why", "what to do", (CELL_ROW,), 12.5, {"cpu": "x", "cores": {"usable": 2}}, True, "ab" * 32
+)
+CELL = CellRecord("ab" * 32, "mlp", "one thread", "mlp", HALF, HALF, "bundles/ab/mlp", "ray", True)
+MATRIX = MatrixReport("m.toml", "local", 4, True, (CELL,), table_of((CELL,)), 1, 0, ("a note",), 12.5)
 
 ALL = (
     CHECK, LOCATION, VARIANT, MUTANT, RANKED, SELF_CHECK, DRIFT, BASELINE, VERIFY, ROW, COMPARISON, CHOICE, TRIED,
     TUNED, RECOMMENDATION, BENCH, RUN, OPERATOR, PROFILE, GATE_METRIC, GATE, SWEEP_ROW, SWEEP, PERCENTILE, PROBE, LOAD,
-    HANDED,
+    HANDED, STEP, PLAN, INIT, CELL_ROW, HALF, CELL, MATRIX, MATRIX.rows[0],
 )  # fmt: skip
 
 
@@ -111,7 +130,7 @@ def named(value):
 
 
 def test_every_result_class_is_tried_here():
-    modules = (results, measurements, tune_results, profile_results)
+    modules = (results, measurements, tune_results, profile_results, plan_results, sweep_results)
     named = [value for module in modules for value in vars(module).values()]
     classes = {c for c in named if dataclasses.is_dataclass(c) and isinstance(c, type)}
     assert {type(value) for value in ALL} == classes

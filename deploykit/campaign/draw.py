@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ SMALL_ELEMENTS = 1 << 19
 INVENTED = {"straddle", "extreme", "non-finite", "constant", "layout", "masks", "outlier", "integers", "ties"}
 """Input classes that nobody promised: a module may refuse them, with an assertion say, and they are left out."""
 
+Drawer: TypeAlias = "Callable[[tuple[int, ...], np.random.Generator], NDArray[Any]]"
+"""Draws one input of a shape."""
+
 
 @dataclass
 class Draw:
@@ -36,6 +39,7 @@ class Draw:
         example: one valid set of inputs; gives the sizes of dims that no case varies, and the range of integers.
         samples: real inputs; None draws standard normal ones instead.
         seed: each case derives a generator of its own from it and its place in the campaign.
+        own: how inputs are drawn that neither noise nor small integers stand for, by name: pictures.
         sizes: size of every symbolic dim in an ordinary case; `batch` of the batch dim, `cap` its largest, `few` where
             there are many cases of a kind; all of them inside the declared range.
         row: elements of one row of all inputs together.
@@ -45,6 +49,7 @@ class Draw:
     example: Feeds
     samples: Samples | None
     seed: int
+    own: Mapping[str, Drawer] = field(default_factory=dict)
     sizes: dict[str, int] = field(init=False)
     batch: int = field(init=False)
     cap: int = field(init=False)
@@ -60,9 +65,9 @@ class Draw:
         if name is not None:
             dim = self.dim(name)
             least = max(1, dim.min)
-            self.cap = max(least, min(SYNTHETIC, MAX_ELEMENTS // self.row, dim.max))
-            self.batch = max(least, min(8, self.cap))
-            self.few = max(least, min(self.batch, max(2, SMALL_ELEMENTS // self.row)))
+            self.cap = max(least, dim.nearest(min(SYNTHETIC, MAX_ELEMENTS // self.row)))
+            self.batch = dim.nearest(min(8, self.cap))
+            self.few = dim.nearest(min(self.batch, max(2, SMALL_ELEMENTS // self.row)))
             self.sizes = {**self.sizes, name: self.batch}
         else:
             lengths = {len(a) if a.ndim else 0 for a in self.example.values()}
@@ -91,7 +96,12 @@ class Draw:
 
     def draw(self, sizes: dict[str, int], generator: np.random.Generator) -> Feeds:
         """Standard normal floats, integers in the example's range, fair bools."""
-        return {s.name: _draw(s, self.example[s.name], sizes, generator) for s in self.signature.inputs}
+        return {
+            s.name: self.own[s.name](s.concrete(sizes), generator)
+            if s.name in self.own
+            else _draw(s, self.example[s.name], sizes, generator)
+            for s in self.signature.inputs
+        }
 
     def rows(self, count: int, generator: np.random.Generator) -> Feeds:
         """`count` rows: the first real samples (repeated where there are fewer), else drawn ones."""

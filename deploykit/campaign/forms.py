@@ -34,17 +34,18 @@ def shapes(source: Draw) -> Iterator[CaseInputs]:
     """
     if source.signature.batch_dim is not None:
         dim = source.dim(source.signature.batch_dim)
-        counts = {min(max(batch, dim.min), dim.max, source.cap) for batch in BATCHES}
-        counts |= {n for n in (MANY, dim.max) if dim.min <= n <= dim.max and 8 * n * source.row <= MAX_ELEMENTS}
+        counts = {dim.nearest(min(batch, source.cap)) for batch in BATCHES}
+        counts |= {n for n in (MANY, dim.max) if n in dim and 8 * n * source.row <= MAX_ELEMENTS}
         for count in sorted(counts):
             yield source.case(f"batch-{count}", "shapes", "full", source.rows(count, source.generator()))
     for dim in _inner(source):
         usual = source.sizes[dim.name]
-        odd = usual + 1 if usual % 2 == 0 else usual + 2
-        for size in sorted({dim.min, dim.min + 1, odd, min(usual * LARGE, dim.max)} - {usual}):
-            if dim.min <= size <= dim.max and (inputs := _resized(source, dim.name, size)):
-                # nobody stated these ends: eager may refuse a size that the default range holds
-                yield source.case(f"{dim.name}-{size}", "shapes", "full", inputs, optional=True)
+        odd = usual + dim.step * (1 if usual // dim.step % 2 == 0 else 2)
+        largest = dim.max if dim.stated else usual * LARGE
+        for size in sorted({dim.min, dim.min + dim.step, odd, largest} - {usual}):
+            if size in dim and (inputs := _resized(source, dim.name, size)):
+                # where nobody stated the ends, eager may refuse a size that the default range holds
+                yield source.case(f"{dim.name}-{size}", "shapes", "full", inputs, optional=not dim.stated)
 
 
 def outside(source: Draw) -> Iterator[CaseInputs]:
@@ -55,7 +56,8 @@ def outside(source: Draw) -> Iterator[CaseInputs]:
             if 0 <= count <= 4 * source.cap and count * source.row <= MAX_ELEMENTS:
                 yield source.case(f"batch-{count}", "outside", "outside", source.rows(count, source.generator()))
     for dim in _inner(source):
-        for size in ((dim.min - 1) if dim.min > 1 else 0, dim.max + 1):
+        between = {source.sizes[dim.name] + 1} if dim.step > 1 else set()
+        for size in sorted({(dim.min - 1) if dim.min > 1 else 0, dim.max + 1} | between):
             if 0 < size < MAX_DIM and (inputs := _resized(source, dim.name, size)):
                 yield source.case(f"{dim.name}-{size}", "outside", "outside", inputs)
 
@@ -135,6 +137,9 @@ def _resized(source: Draw, name: str, size: int) -> Feeds | None:
         return None
     changed = {}
     for spec in source.signature.inputs:
+        if spec.name in source.own:  # a piece of a picture is hardly one
+            changed[spec.name] = source.own[spec.name](spec.concrete(sizes), source.generator())
+            continue
         array = base[spec.name]
         for axis in (axis for axis, dim in enumerate(spec.shape) if dim == name):
             array = np.take(array, np.arange(size) % max(1, array.shape[axis]), axis=axis)

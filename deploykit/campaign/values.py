@@ -26,7 +26,7 @@ def judged(source: Draw) -> Iterator[CaseInputs]:
     generator = source.generator()
     base = source.rows(source.cap if source.signature.batch_dim else source.batch, generator)
     if source.samples is None:
-        yield source.case("gaussian", "in range", "full", base)
+        yield source.case("pictures" if source.own else "gaussian", "in range", "full", base)
     elif source.has_floats:
         yield source.case("gaussian", "in range", "full", {n: _gaussian(a, generator) for n, a in base.items()})
     yield source.case("uniform", "in range", "full", {n: _uniform(a, generator) for n, a in base.items()})

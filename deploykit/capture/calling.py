@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
+from deploykit import nested
 from deploykit.errors import UsageError
+from deploykit.finished import Finished
 from deploykit.signature import Feeds
 
 Within = Callable[[Sequence[torch.Tensor]], AbstractContextManager[object]]
@@ -40,13 +42,17 @@ def call(
         inputs = [_channels_last(tensor) for tensor in inputs]
     with torch.no_grad(), within(inputs) if within else nullcontext():
         value = module(*inputs)
+    nested.register_dataclasses(value)
     leaves, _ = pytree.tree_flatten_with_path(value)
     found = [(_name(path), leaf) for path, leaf in leaves if leaf is not None]
     wrong = next((leaf for _, leaf in found if not isinstance(leaf, torch.Tensor)), None)
     if wrong is not None or not found:
         what = type(wrong).__name__ if found else "nothing"
         raise UsageError("model", f"forward returns {what} where a tensor is expected", "return tensors", "BAD_OUTPUT")
-    return _unique(found, taken=set(feeds))
+    # a file keeps the names that its users know, whatever they look like
+    own = module.output_names if isinstance(module, Finished) else None
+    names = own or nested.unique((name for name, _ in found), taken=feeds)
+    return list(zip(names, (leaf for _, leaf in found), strict=True))
 
 
 def device_of(module: torch.nn.Module) -> torch.device:
@@ -80,27 +86,7 @@ def _array(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
 
 
 def _name(path: tuple[Any, ...]) -> str:
-    if not path:
-        return "output"
-    parts = [_key(step) for step in path]
-    text = "_".join(f"output_{part}" if index == 0 and part.isdecimal() else part for index, part in enumerate(parts))
-    return "".join(c if c.isalnum() or c == "_" else "_" for c in text) or "output"
-
-
-def _key(step: Any) -> str:
-    for attribute in ("key", "idx", "name"):
-        if hasattr(step, attribute):
-            return str(getattr(step, attribute))
-    return str(step)
-
-
-def _unique(found: list[tuple[str, torch.Tensor]], taken: set[str]) -> list[tuple[str, torch.Tensor]]:
-    """Output names distinct from each other and from the inputs': ONNX has one name space for both."""
-    named: list[tuple[str, torch.Tensor]] = []
-    for name, leaf in found:
-        free = name if name not in taken else f"{name}_out"
-        while free in taken:
-            free += "_"
-        taken.add(free)
-        named.append((free, leaf))
-    return named
+    parts = [nested.key(step) for step in path]
+    if parts and parts[0].isdecimal():
+        parts[0] = f"output_{parts[0]}"
+    return nested.joined(parts) or "output"

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 
 from deploykit.capture import state
-from deploykit.capture.calling import arrays, call, device_of
+from deploykit.capture.blame import line_of, writer
+from deploykit.capture.calling import arrays, call, device_of, first_line
 from deploykit.capture.watch import Watch
-from deploykit.errors import WorkError
+from deploykit.errors import DeploykitError, WorkError
 from deploykit.model import LoadedModel
 
 REPEAT_TOLERANCE = 2.0**-20
@@ -22,13 +23,15 @@ def check(model: LoadedModel) -> None:
     is filled when it is first needed; one that goes on changing is state that no exported graph keeps.
 
     Raises:
-        WorkError: TRAIN_MODE, INPUT_MUTATED, STATEFUL_REFERENCE or REFERENCE_NONDETERMINISTIC, naming the culprit.
+        WorkError: TRAIN_MODE, REFERENCE_ERROR, INPUT_MUTATED, STATEFUL_REFERENCE or REFERENCE_NONDETERMINISTIC, naming
+            the culprit.
     """
     _in_eval_mode(model.module)
     tensors = state.digests(model.module)
+    _answers(model)
     _leaves_inputs(model)
     first = arrays(call(model.module, model.example))
-    _leaves_tensors(model.module, tensors)
+    _leaves_tensors(model, tensors)
     settled = state.attributes(model.module)
     second = arrays(call(model.module, model.example))
     _leaves_attributes(model.module, settled)
@@ -42,9 +45,22 @@ def check(model: LoadedModel) -> None:
 
 def _in_eval_mode(module: torch.nn.Module) -> None:
     for name, part in module.named_modules():
-        if part.training:
+        if getattr(part, "training", False):  # a frozen TorchScript program has no such switch
             where = f"{name or 'the model'} ({type(part).__name__})"
             raise WorkError(where, "is in train mode", "call model.eval() before exporting", "TRAIN_MODE")
+
+
+def _answers(model: LoadedModel) -> None:
+    """The first call of all: nothing else is of use where it fails."""
+    try:
+        call(model.module, model.example)
+    except DeploykitError:
+        raise
+    except Exception as error:
+        given = ", ".join(map(str, model.signature.inputs))
+        message = f"eager refuses the example inputs: {type(error).__name__}: {first_line(error)}{line_of(error)}"
+        hint = f"forward was given {given}: describe what it takes"
+        raise WorkError("model", message, hint, "REFERENCE_ERROR") from error
 
 
 def _leaves_inputs(model: LoadedModel) -> None:
@@ -59,13 +75,15 @@ def _leaves_inputs(model: LoadedModel) -> None:
             raise WorkError(f"input {name}", "forward changes it in place", hint, "INPUT_MUTATED")
 
 
-def _leaves_tensors(module: torch.nn.Module, before: dict[str, str]) -> None:
-    after = state.digests(module)
+def _leaves_tensors(model: LoadedModel, before: dict[str, str]) -> None:
+    module, after = model.module, state.digests(model.module)
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
             kind = "parameter" if name in dict(module.named_parameters()) else "buffer"
-            hint = "make forward free of side effects: an exported graph has none"
-            raise WorkError(f"{kind} {name}", f"forward changes this {kind}", hint, "STATEFUL_REFERENCE")
+            line = writer(model, name)
+            message = f"forward changes this {kind}" + (f" at {line}" if line else "")
+            hint = "make forward free of side effects (an exported graph has none): count outside of it"
+            raise WorkError(f"{kind} {name}", message, hint, "STATEFUL_REFERENCE")
 
 
 def _leaves_attributes(module: torch.nn.Module, before: dict[str, str]) -> None:
@@ -77,9 +95,10 @@ def _leaves_attributes(module: torch.nn.Module, before: dict[str, str]) -> None:
 
 
 def _random_place(model: LoadedModel) -> str | None:
+    """The module and the line that draw random numbers: `head.1 (aten.bernoulli_) at net.py:12`."""
     watch = Watch()
     call(model.module, model.example, within=lambda tensors: watch.over(model.module, tensors))
-    return watch.random
+    return f"{watch.random} at {watch.random_line}" if watch.random and watch.random_line else watch.random
 
 
 def _same(expected: np.ndarray, actual: np.ndarray) -> bool:

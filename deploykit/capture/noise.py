@@ -10,6 +10,7 @@ import torch
 from deploykit.capture.calling import arrays, call
 from deploykit.capture.copies import Copies
 from deploykit.capture.float64 import Exact
+from deploykit.finished import Finished
 from deploykit.inputs import CaseInputs
 from deploykit.reference import Noise, accurate
 from deploykit.signature import Feeds
@@ -44,7 +45,9 @@ class NoiseFloor:
         self._copies = copies
         self._exact = exact
         self._half = _answers_in_half(copies, example)
-        self._channels_last = self._takes_channels_last(example)
+        self._finished = isinstance(copies.original, Finished)
+        self._others = list(copies.original.others()) if isinstance(copies.original, Finished) else []
+        self._channels_last = not self._finished and self._takes_channels_last(example)
 
     def of(self, inputs: CaseInputs, expected: Feeds, expected64: Feeds) -> dict[str, Noise]:
         """Noise per output of `expected64`.
@@ -58,8 +61,7 @@ class NoiseFloor:
         if inputs.input_class not in JUDGED and inputs.input_class != DEGENERATE:
             return {name: Noise(rmse(expected[name], exact)) for name, exact in expected64.items() if name in expected}
         with one_thread():  # one row leaves nothing to share out, and waiting for idle threads is what costs there
-            single_thread = arrays(call(self._copies.original, inputs.inputs))
-            evaluations = [expected, single_thread, *self._one_by_one(inputs, expected64)]
+            evaluations = [expected, *self._otherwise(inputs.inputs), *self._one_by_one(inputs, expected64)]
         half, half_exact = self._in_half(inputs, expected64)
         if self._channels_last:
             evaluations.append(self._in_channels_last(inputs.inputs))
@@ -74,7 +76,7 @@ class NoiseFloor:
     def _where_right(self, inputs: CaseInputs, expected: Feeds, expected64: Feeds) -> dict[str, Noise]:
         """The noise on those elements of an unusual case at which eager as given is right."""
         with one_thread():
-            evaluations = [expected, arrays(call(self._copies.original, inputs.inputs))]
+            evaluations = [expected, *self._otherwise(inputs.inputs)]
             evaluations += self._one_by_one(inputs, expected64, expected)
         if self._channels_last:
             evaluations.append(self._in_channels_last(inputs.inputs))
@@ -88,6 +90,11 @@ class NoiseFloor:
             noise[name] = Noise(max((value for value in values if value is not None), default=None))
         return noise
 
+    def _otherwise(self, feeds: Feeds) -> list[Feeds]:
+        """The whole question again: by eager on one thread, or in the ways in which a finished file can be computed."""
+        modules = self._others if self._finished else [self._copies.original]
+        return [arrays(call(module, feeds)) for module in modules]
+
     def _in_half(self, inputs: CaseInputs, expected64: Feeds) -> tuple[Feeds, Feeds]:
         """Eager half and float64 on the first rows; empty where it cannot."""
         if not self._half:
@@ -99,7 +106,7 @@ class NoiseFloor:
         exact = expected64 if whole else self._exact.floats(head)
         try:
             return arrays(call(self._copies.get(torch.float16), head, torch.float16)), exact
-        except (RuntimeError, ValueError, IndexError):
+        except Exception:  # noqa: BLE001 - any module may refuse another form of its input in its own way
             return {}, {}
 
     def _one_by_one(self, inputs: CaseInputs, expected64: Feeds, chaotic: Feeds | None = None) -> list[Feeds]:
@@ -135,7 +142,7 @@ class NoiseFloor:
     def _in_channels_last(self, feeds: Feeds) -> Feeds:
         try:
             return arrays(call(self._copies.get(torch.channels_last), feeds, channels_last=True))
-        except (RuntimeError, ValueError, IndexError):
+        except Exception:  # noqa: BLE001 - any module may refuse another form of its input in its own way
             return {}
 
     def _takes_channels_last(self, example: Feeds) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from deploykit.capture.calling import call, first_line
 from deploykit.errors import UsageError, WorkError
 from deploykit.model import LoadedModel
-from deploykit.signature import Feeds, Signature, TensorSpec
+from deploykit.signature import Dim, Signature, TensorSpec
 
 
 def with_outputs(model: LoadedModel) -> Signature:
@@ -28,11 +29,10 @@ def with_outputs(model: LoadedModel) -> Signature:
     shapes: list[list[int | str]] = [list(tensor.shape) for _, tensor in first]
     for dim in signature.dims:
         grown = dict(sizes)
-        grown[dim.name] = sizes[dim.name] + 1 if sizes[dim.name] < dim.max else sizes[dim.name] - 1
-        if grown[dim.name] < dim.min:
+        grown[dim.name] = sizes[dim.name] + (dim.step if sizes[dim.name] < dim.max else -dim.step)
+        if grown[dim.name] not in dim:
             continue
-        feeds = {s.name: _resized(model.example[s.name], s.concrete(grown)) for s in signature.inputs}
-        second = _answered(model, feeds, f"{dim.name}={grown[dim.name]}")
+        second = _answered(model, dim, grown)
         if [name for name, _ in second] != [name for name, _ in first]:
             message = f"forward gives {len(first)} outputs, and {len(second)} at {dim.name}={grown[dim.name]}"
             hint = "return a fixed number of tensors: stack what belongs together"
@@ -49,14 +49,32 @@ def with_outputs(model: LoadedModel) -> Signature:
     return replace(signature, outputs=outputs)
 
 
-def _answered(model: LoadedModel, feeds: Feeds, what: str) -> list[tuple[str, torch.Tensor]]:
+STEPS = (2, 4, 8, 16, 32, 64, 128)
+"""Multiples that networks ask for: they halve their input a few times, or cut it into patches."""
+
+
+def _answered(model: LoadedModel, dim: Dim, sizes: dict[str, int]) -> list[tuple[str, torch.Tensor]]:
     try:
-        return call(model.module, feeds)
+        return _at(model, sizes)
     except Exception as error:  # whatever a module raises: it does not take this size
-        message = f"eager itself refuses {what}: {first_line(error)}"
-        hint = f"declare a fixed size instead of {what.partition('=')[0]}"
-        raise WorkError("signature", message, hint, "DIM_REFUSED") from error
+        message = f"eager itself refuses {dim.name}={sizes[dim.name]}: {first_line(error)}"
+        raise WorkError("signature", message, _proposal(model, dim), "DIM_REFUSED") from error
 
 
-def _resized(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    return np.resize(array, shape)  # repeats what is there: integers stay in range
+def _at(model: LoadedModel, sizes: dict[str, int]) -> list[tuple[str, torch.Tensor]]:
+    """What eager answers with its symbolic dims at `sizes`; the example repeated, so that integers stay in range."""
+    feeds = {s.name: np.resize(model.example[s.name], s.concrete(sizes)) for s in model.signature.inputs}
+    return call(model.module, feeds)
+
+
+def _proposal(model: LoadedModel, dim: Dim) -> str:
+    """What to declare instead: the smallest step in which eager takes sizes, else the size of the example."""
+    sizes = model.signature.sizes_of(model.example)
+    usual = sizes[dim.name]
+    for step in STEPS:
+        first = -(-usual // step) * step
+        with suppress(Exception):  # a refusal again
+            for size in (first, first + step, first + 2 * step):
+                _at(model, {**sizes, dim.name: size})
+            return f"declare the multiples that it takes: {dim.name}={step}..{max(usual, 8 * step)}/{step}"
+    return f"declare a fixed size instead of {dim.name}"

@@ -23,7 +23,7 @@ def widened(model: LoadedModel) -> LoadedModel:
     """
     example = dict(model.example)
     for name, array in model.example.items():
-        if array.dtype.kind in "iu" and array.size:
+        if array.dtype.kind in "iu" and array.size and not _is_image(model, name):
             spread = np.linspace(0, _highest(model, name), array.size).astype(array.dtype)
             example[name] = spread.reshape(array.shape)
     return replace(model, example=example)
@@ -39,11 +39,15 @@ def limits(model: LoadedModel) -> dict[str, int]:
     if any(parameter.device.type != "cpu" for parameter in model.module.parameters()):
         return found
     for name, array in model.example.items():
-        if array.dtype.kind in "iu" and array.size and "mask" not in name.lower():
+        if array.dtype.kind in "iu" and array.size and "mask" not in name.lower() and not _is_image(model, name):
             highest = _highest(model, name)
             if highest not in {UNBOUNDED, int(np.iinfo(array.dtype).max)}:
                 found[name] = highest
     return found
+
+
+def _is_image(model: LoadedModel, name: str) -> bool:
+    return model.preprocessing is not None and model.preprocessing.input == name
 
 
 def _highest(model: LoadedModel, name: str) -> int:
@@ -63,6 +67,6 @@ def _highest(model: LoadedModel, name: str) -> int:
 def _takes(model: LoadedModel, name: str, value: int) -> bool:
     try:
         call(model.module, {**model.example, name: np.full_like(model.example[name], value)})
-    except (IndexError, RuntimeError, ValueError):
+    except Exception:  # noqa: BLE001 - a module refuses an index in its own way
         return False
     return True

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from deploykit.capture import edges
+from deploykit.capture.blame import line_of
 from deploykit.capture.calling import arrays, call, first_line
 from deploykit.capture.copies import Copies
 from deploykit.capture.float64 import Exact, floats
@@ -84,7 +85,7 @@ class Recorder:
             if inputs.gate == "outside":
                 return _case(inputs, {})
             hint = "give inputs that the model takes with --samples, or narrow what --input promises"
-            message = f"eager refuses it: {first_line(error)}"
+            message = f"eager refuses it: {first_line(error)}{line_of(error)}"
             raise WorkError(f"case {inputs.id}", message, hint, "REFERENCE_ERROR") from error
         if inputs.input_class in JUDGED:
             _check_finite(expected, inputs.id)
@@ -173,6 +174,7 @@ def _case(
         scores or {},
         score_noise or {},
         near or {},
+        inputs.raw,
     )
 
 

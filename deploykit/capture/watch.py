@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, MutableMapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -12,7 +12,9 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from deploykit.capture.blame import line_now
 from deploykit.capture.choices import Choices, operator
+from deploykit.finished import Finished
 
 FILL = -9_000.0
 """Constants from here down are masks (BERT adds -10,000, others -1e9 or the dtype's minimum), no magnitudes."""
@@ -34,7 +36,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no
     Attributes:
         places: largest finite magnitude by place, `layer2.0.conv1 (aten.convolution)`; filled where `magnitudes`.
         least: the same of the tensor in which it is smallest, where a place makes several; zeros left out.
-        random: the first place that draws random numbers, or None.
+        random: the first place that draws random numbers, or None; `random_line` is its line of the model's code.
         choices: where index outputs come from.
     """
 
@@ -43,6 +45,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no
         self.places: dict[str, float] = {}
         self.least: dict[str, float] = {}
         self.random: str | None = None
+        self.random_line = ""
         self.choices = Choices()
         self._magnitudes = magnitudes
         self._path: list[str] = []
@@ -61,11 +64,18 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no
                 handles.append(part.register_forward_pre_hook(self._entering(name)))
                 handles.append(part.register_forward_hook(self._leaving, always_call=True))
         try:
-            with self:
+            with self, self._of_file(module):
                 yield
         finally:
             for handle in handles:
                 handle.remove()
+
+    def _of_file(self, module: torch.nn.Module) -> AbstractContextManager[None]:
+        """A finished file shows its values itself: no operator of torch's makes them."""
+        if not isinstance(module, Finished):
+            return nullcontext()
+        self._fills.update(value for value in module.constants if -math.inf < value <= FILL)
+        return module.watched(self._measure)
 
     def _entering(self, name: str) -> Any:
         def enter(_module: torch.nn.Module, _args: Any) -> None:
@@ -85,7 +95,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no
             before = _generators() if may_draw else []
             result = func(*args, **kwargs)
             if may_draw and (kwargs.get("generator") is not None or not _equal(before, _generators())):
-                self.random = self._place(func)
+                self.random, self.random_line = self._place(func), line_now()
             self.choices.follow(func, args, kwargs, result)
             if self._magnitudes:
                 self._trace(func, args, kwargs, result)

@@ -7,6 +7,7 @@ from importlib import import_module
 import click
 
 COMMANDS = {
+    "init": "write a recipe for a source: deploykit.toml",
     "run": "train or load → export → verify → bench → recommend, one command",
     "train": "train the seed model",
     "export": "write the variants, the reference and the manifest",
@@ -16,6 +17,7 @@ COMMANDS = {
     "serve": "answer requests over HTTP, for trying and testing",
     "handoff": "the folder that a serving stack takes as it is",
     "inspect": "what is in a file or bundle",
+    "sweep": "many models × settings from a matrix, here or on a Ray cluster: one table",
     "doctor": "what can be made and run here, and why not the rest",
 }
 """Command to its line in the help; the file is `cli/<command>_command.py`."""

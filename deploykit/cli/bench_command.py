@@ -8,7 +8,15 @@ from typing import Any
 
 import click
 
-from deploykit.cli import choosing_options, gate_options, options, remote_options, scenario_options, tuning_options
+from deploykit.cli import (
+    choosing_options,
+    gate_options,
+    options,
+    recipe_options,
+    remote_options,
+    scenario_options,
+    tuning_options,
+)
 
 
 @click.command("bench")
@@ -25,6 +33,7 @@ from deploykit.cli import choosing_options, gate_options, options, remote_option
 @scenario_options.loading
 @gate_options.gating
 @remote_options.asking_by
+@recipe_options.from_recipe("bench")
 @options.common
 def command(bundle: Path, json_to: str | None, quiet: bool, debug: bool, **given: Any) -> int:  # noqa: ARG001
     """Measure what passes verify in fresh, interleaved worker processes, next to eager, and recommend a variant."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from deploykit.cli import recipe_options
 from deploykit.cli.options import F
 from deploykit.errors import UsageError
 from deploykit.measurements import Goal
@@ -61,5 +62,7 @@ def wishing(request: BenchRequest, given: dict[str, Any]) -> BenchRequest:
     wish = Wish(given["goal"], constraints)
     for option, usual in _NO_CHOICE.items():
         if wish != Wish() and given.get(option) not in {None, usual}:
+            if recipe_options.typed(option) and not any(map(recipe_options.typed, ("goal", *_ASKED))):
+                return request  # the command line asks for something else than the recipe
             raise UsageError(f"--{option}", _ALONE, "ask for one of the two", "BAD_CONSTRAINT")
     return replace(request, wish=wish)

@@ -7,19 +7,28 @@ from typing import Any
 
 import click
 
-from deploykit.cli import options
+from deploykit.cli import options, recipe_options
 
 
 @click.command("export")
 @options.source_options
 @options.training_options
+@recipe_options.making
+@recipe_options.from_recipe("export")
 @options.common
 def command(source: str, output: Path | None, json_to: str | None, quiet: bool, debug: bool, **given: Any) -> int:  # noqa: ARG001
     """Write the variants of SOURCE, the reference that eager PyTorch answered, and the manifest."""
     from deploykit.pipeline.export import export
+    from deploykit.pipeline.planning import plan_export
+    from deploykit.report import plan as plan_form
     from deploykit.report.inspect import render_manifest
 
-    outcome = export(options.export_request(source, output, given), options.progress_for(quiet=quiet))
+    request = options.export_request(source, output, given)
+    if given["plan"]:
+        plan = plan_export(request)
+        options.emit(plan, plan_form.render(plan), json_to)
+        return plan.exit_code
+    outcome = export(request, options.progress_for(quiet=quiet))
     manifest = outcome.bundle.manifest
     options.emit(manifest.model_dump(mode="json", by_alias=True), render_manifest(outcome.bundle), json_to)
     return outcome.exit_code

@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -58,6 +59,10 @@ def source_options(function: F) -> F:
         click.option(
             "--input", "inputs", multiple=True, metavar="NAME:DTYPE[dims]", help="An input; a name is a symbolic dim."
         ),
+        click.option(
+            "--preprocess", default="", metavar="STEPS", help="Of raw images: imagenet, mean=…,size=…, recorded:STEPS."
+        ),
+        click.option("--trust-code", is_flag=True, help="Open a SOURCE file that can run code: exported, torchscript."),
         click.option("--checkpoint", metavar="FILE", help="Weights: safetensors, or a state-dict .pt."),
         click.option(
             "--keep-float-target", type=float, metavar="DB", help="What auto aims at. [default: no more warning]"
@@ -137,12 +142,14 @@ def export_request(source: str, output: Path | None, given: dict[str, Any]) -> E
     from deploykit.pipeline.export import ExportRequest
     from deploykit.pipeline.keep_float import Wanted
 
-    spec = source_of(source, given["checkpoint"], given["inputs"], given["seed"])
+    spec = source_of(source, given["checkpoint"], given["inputs"], given["seed"], given.get("preprocess", ""))
+    spec = replace(spec, trust_code=given.get("trust_code", False))
     plan.select(given["variants"])
     samples = given["samples"]
     if samples is not None and not samples.is_file():
         raise UsageError(str(samples), "no such samples file", "check the path", "NOT_FOUND")
     target = output or Path("artifacts") / spec.name
+    recipe = given.get("recipe")
     return ExportRequest(
         spec,
         target,
@@ -150,8 +157,10 @@ def export_request(source: str, output: Path | None, given: dict[str, Any]) -> E
         samples,
         given["force"],
         train_request(given),
+        options={name: dict(values) for name, values in recipe.options.items()} if recipe is not None else {},
         keep_float=Wanted.parse(given["keep_float"], given["keep_float_target"]),
         release=releases.parse(given["release"]) if given["release"] is not None else None,
+        reuse=given.get("reuse", True),
     )
 
 
@@ -174,7 +183,7 @@ def verify_request(bundle: Path, given: dict[str, Any]) -> VerifyRequest:
         names(variants),
         provider_name(given["on"]),
         given["trust_code"],
-        limits_of(given["limits"]),
+        limits_given(given),
         artifact,
         precision or "fp32",
         os.environ.get("CI", "").lower() in {"1", "true"} if given["self_check"] is None else given["self_check"],
@@ -194,14 +203,16 @@ def bench_request(bundle: Path, given: dict[str, Any]) -> BenchRequest:
     own_source = given.get("source")
     return BenchRequest(
         bundle,
-        names(given["variants"]) if "trust_code" in given else None,
+        names(given["variants"]) if "samples" not in given else None,  # run's own variants are those to make
         provider_name(given["on"]),
         _batches(given["batch"]),
         given["threads"],
         given["quick"],
         given["seed"],
         given.get("trust_code", False),
-        source_of(own_source, None, (), given["seed"]) if own_source else None,
+        replace(source_of(own_source, None, (), given["seed"]), trust_code=given.get("trust_code", False))
+        if own_source
+        else None,
     )
 
 
@@ -247,16 +258,29 @@ def limits_of(texts: tuple[str, ...]) -> dict[str, float]:
     return limits
 
 
-def source_of(source: str, checkpoint: str | None, inputs: tuple[str, ...], seed: int) -> SourceSpec:
+def limits_given(given: dict[str, Any]) -> dict[str, float]:
+    """The budgets of the recipe, with those of `--set` on top.
+
+    Raises:
+        UsageError: BAD_LIMIT.
+    """
+    recipe = given.get("recipe")
+    return {**(recipe.budget if recipe is not None else {}), **limits_of(given["limits"])}
+
+
+def source_of(
+    source: str, checkpoint: str | None, inputs: tuple[str, ...], seed: int, preprocess: str = ""
+) -> SourceSpec:
     """The parsed SOURCE; checked before any child starts.
 
     Raises:
-        UsageError: an unknown kind, a missing checkpoint, or a malformed input.
+        UsageError: an unknown kind, a missing checkpoint, a malformed input, or preprocessing that is none.
     """
-    from deploykit import registry
+    from deploykit import preprocessing, registry
     from deploykit.signature import parse_input
 
-    spec = SourceSpec.parse(source, checkpoint=checkpoint, inputs=inputs, seed=seed)
+    spec = SourceSpec.parse(source, checkpoint=checkpoint, inputs=inputs, seed=seed, preprocess=preprocess)
+    preprocessing.parse(preprocess)
     registry.load("sources", spec.kind)
     for text in inputs:
         parse_input(text)

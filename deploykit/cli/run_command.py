@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from deploykit.cli import choosing_options, options
+from deploykit.cli import choosing_options, options, recipe_options
 
 
 @click.command("run")
@@ -15,17 +15,29 @@ from deploykit.cli import choosing_options, options
 @options.training_options
 @options.measuring_options
 @choosing_options.choosing
+@recipe_options.making
+@recipe_options.from_recipe("run")
 @options.common
 def command(source: str, output: Path | None, json_to: str | None, quiet: bool, debug: bool, **given: Any) -> int:  # noqa: ARG001
-    """Train or load SOURCE, export, verify, measure and recommend.
+    """Train or load SOURCE, export, verify, measure and recommend; with --recipe also compare and hand over.
 
-    SOURCE is mlp (default), torchvision:NAME, python:MODULE:CALLABLE or python:FILE.py:CALLABLE.
+    SOURCE is mlp (default), torchvision:NAME, timm:NAME, transformers:DIR, FILE.json or TYPE, python:MODULE:CALLABLE,
+    python:FILE.py:CALLABLE, onnx:FILE, exported:FILE.pt2 or torchscript:FILE.pt (docs/sources.md).
     """
+    from deploykit.cli import recipe_replay
+    from deploykit.pipeline.planning import plan_run
     from deploykit.pipeline.run import run
+    from deploykit.report import plan as plan_form
     from deploykit.report.run import render
 
     request = options.export_request(source, output, given)
     measuring = choosing_options.wishing(options.bench_request(request.target, given), given)
-    report = run(request, measuring, options.progress_for(quiet=quiet))
+    measuring, further = recipe_replay.replayed(measuring, given)
+    if given["plan"]:
+        plan = plan_run(request, measuring, further)
+        options.emit(plan, plan_form.render(plan), json_to)
+        return plan.exit_code
+    report = run(request, measuring, options.progress_for(quiet=quiet), further)
+    recipe_replay.publish(report, given)
     options.emit(report, render(report), json_to)
     return report.exit_code

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from deploykit.cli import options, remote_options, verify_options
+from deploykit.cli import options, recipe_options, remote_options, verify_options
 
 
 @click.command("verify")
@@ -18,6 +18,7 @@ from deploykit.cli import options, remote_options, verify_options
 @click.option("--precision", metavar="NAME", help="The budget that --artifact is held to. [default: fp32]")
 @verify_options.judging
 @remote_options.asking
+@recipe_options.from_recipe("verify")
 @options.common
 def command(
     bundle: Path, junit: Path | None, summary: Path | None, json_to: str | None, quiet: bool, **given: Any

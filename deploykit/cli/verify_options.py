@@ -71,7 +71,7 @@ def gate_for(bundle: Path, given: dict[str, Any]) -> Callable[[Progress], Verify
     Raises:
         DeploykitError: the options do not go together, or what they name cannot be used.
     """
-    limits = options.limits_of(given["limits"])
+    limits = options.limits_given(given)
     variant = remote_options.one_variant(options.names(given["variants"])) if given["url"] is not None else None
     remote = remote_options.request_of(bundle, given, variant, limits)
     if remote is None:

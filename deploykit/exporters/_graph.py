@@ -7,16 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
+from deploykit import nested
 from deploykit.errors import WorkError
 from deploykit.exporters._lines import tell_captured
+from deploykit.exporters._refusals import explained, first
+from deploykit.lines import Lines
 from deploykit.model import LoadedModel
 from deploykit.quiet import quiet
-from deploykit.signature import Signature
+from deploykit.signature import Dim, Signature
+from deploykit.twin import twin
 
 
 class Flat(torch.nn.Module):
@@ -30,8 +36,14 @@ class Flat(torch.nn.Module):
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         """The tensors that `module` returns."""
-        leaves = tuple(leaf for leaf in pytree.tree_leaves(self.module(*inputs)) if leaf is not None)
-        return leaves[0] if len(leaves) == 1 else leaves
+        return flat(self.module(*inputs))
+
+
+def flat(outputs: Any) -> torch.Tensor | tuple[torch.Tensor, ...]:
+    """The tensors inside `outputs` in pytree order: one as it is, several as a tuple."""
+    nested.register_dataclasses(outputs)
+    leaves = tuple(leaf for leaf in pytree.tree_leaves(outputs) if leaf is not None)
+    return leaves[0] if len(leaves) == 1 else leaves
 
 
 @contextmanager
@@ -79,46 +91,76 @@ def example(model: LoadedModel) -> tuple[torch.Tensor, ...]:
     return tuple(torch.from_numpy(model.example[spec.name].copy()).to(device) for spec in model.signature.inputs)
 
 
-def capture(model: LoadedModel) -> tuple[torch.export.ExportedProgram, dict[str, str]]:
-    """The module as a torch.export program without source locations; and the ranges narrower than promised.
+@dataclass(frozen=True)
+class Captured:
+    """A module as a torch.export program.
+
+    Attributes:
+        program: without source locations.
+        facts: what the manifest should say of the capture: `dim NAME`, a range narrower than promised; `captured`, how,
+            where the plain way failed, and why.
+        lines: where its values come from.
+    """
+
+    program: torch.export.ExportedProgram
+    facts: dict[str, str]
+    lines: Lines
+
+
+def capture(model: LoadedModel) -> Captured:
+    """The module by torch.export, in the plainest way that works.
 
     Raises:
-        WorkError: DYNAMIC_DIM_FIXED when a symbolic dim of the signature became a number, or two became one.
+        WorkError: DYNAMIC_DIM_FIXED when a symbolic dim of the signature became a number, or two became one;
+            DATA_DEPENDENT, UNSUPPORTED_OP or EXPORT_ERROR when no way works, with the reason of the plainest.
     """
     tensors, signature = example(model), model.signature
-    try:
-        program = _export(model.module, tensors, _named_dims(signature))
-    except (torch._dynamo.exc.UserError, ValueError):  # noqa: SLF001 - the class export raises has no public name
-        # Dim states the promise and is refused where torch would infer less; AUTO infers, then the promise is checked
-        program = _export(model.module, tensors, _auto_dims(signature))
+    # a reader of the program would have to know the types of its outputs (dataclasses, those of transformers)
+    module = twin(model.module, lambda forward, inputs: flat(forward(*inputs)))
+    program, how = _exported(module, tensors, signature)
     narrowed = _check_dims(program, signature)
-    tell_captured(program)
+    lines = tell_captured(program)
     _forget_sources(program)
-    return program, narrowed
+    return Captured(program, {**{f"dim {name}": bounds for name, bounds in narrowed.items()}, **how}, lines)
 
 
-def _export(module: torch.nn.Module, tensors: tuple[torch.Tensor, ...], dims: Any) -> torch.export.ExportedProgram:
-    return torch.export.export(module, tensors, dynamic_shapes=_by_argument(module, tensors, dims), strict=False)
+def _exported(
+    module: torch.nn.Module, tensors: tuple[torch.Tensor, ...], signature: Signature
+) -> tuple[torch.export.ExportedProgram, dict[str, str]]:
+    """The program; and how it was had where the plain way failed."""
+    with explained():
+        try:
+            try:
+                return _export(module, tensors, _named_dims(signature)), {}
+            except (torch._dynamo.exc.UserError, ValueError):  # noqa: SLF001 - export's errors have no public name
+                # Dim states the promise and is refused where torch infers less; AUTO infers, promises are checked later
+                return _export(module, tensors, _auto_dims(signature)), {}
+        except Exception as error:
+            if isinstance(error, GuardOnDataDependentSymNode):
+                raise
+            # following the bytecode understands more of Python (numpy inside forward) than running it does
+            try:
+                program = _export(module, tensors, _auto_dims(signature), strict=True)
+            except Exception:  # noqa: BLE001 - the reason that counts is that of the plain way
+                raise error from None
+            return program, {"captured": f"strictly, since otherwise {type(error).__name__}: {first(str(error))}"}
 
 
-def _by_argument(module: torch.nn.Module, tensors: tuple[torch.Tensor, ...], dims: list[Any]) -> Any:
-    """`dims` in the nesting of forward's arguments: a `*args` parameter holds all the rest in one tuple."""
-    import inspect
-
-    nested: list[Any] = []
-    for parameter in inspect.signature(module.forward).parameters.values():
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            nested.append(tuple(dims[len(nested) :]))
-            break
-        if len(nested) == len(tensors):
-            break
-        nested.append(dims[len(nested)])
-    return tuple(nested)
+def _export(
+    module: torch.nn.Module, tensors: tuple[torch.Tensor, ...], dims: Any, *, strict: bool = False
+) -> torch.export.ExportedProgram:
+    return torch.export.export(module, tensors, dynamic_shapes=(tuple(dims),), strict=strict)
 
 
 def _named_dims(signature: Signature) -> list[dict[int, Any] | None]:
-    named = {dim.name: torch.export.Dim(dim.name, min=dim.min, max=dim.max) for dim in signature.dims}
-    return _axes(signature, named)
+    return _axes(signature, {dim.name: _promised(dim) for dim in signature.dims})
+
+
+def _promised(dim: Dim) -> Any:
+    """The range as torch states it; multiples are a dim of their own times the step."""
+    if dim.step == 1:
+        return torch.export.Dim(dim.name, min=dim.min, max=dim.max)
+    return dim.step * torch.export.Dim(f"_{dim.name}", min=dim.min // dim.step, max=dim.max // dim.step)
 
 
 def _auto_dims(signature: Signature) -> list[dict[int, Any] | None]:
@@ -130,9 +172,11 @@ def _axes(signature: Signature, dims: dict[str, Any]) -> list[dict[int, Any] | N
     return [axes or None for axes in found]
 
 
-def dim_fixed(name: str, what: str) -> WorkError:
+FREE = "use shapes in forward as they are, without int() or item(); or declare the dim as a number"
+
+
+def dim_fixed(name: str, what: str, hint: str = FREE) -> WorkError:
     """The error for a symbolic dim that the exporter did not keep."""
-    hint = "use shapes in forward as they are, without int() or item(); or declare the dim as a number"
     return WorkError(f"dim {name}", what, hint, "DYNAMIC_DIM_FIXED")
 
 
@@ -153,7 +197,8 @@ def _check_dims(program: torch.export.ExportedProgram, signature: Signature) -> 
                 raise dim_fixed(name, f"exporting fixed it to {symbol} in input {spec.name}")
             other = next((n for n, s in found.items() if s == symbol and n != name), None)
             if other is not None:
-                raise dim_fixed(name, f"exporting made it equal to {other}")
+                message = f"exporting made it equal to {other}"
+                raise dim_fixed(name, message, f"call both {other} in --input if they are always alike")
             found[name] = symbol
             bounds = program.range_constraints.get(size.node.expr)
             # an inferred lower end of 2 is torch's way to say "not specialised"; 1 runs as well

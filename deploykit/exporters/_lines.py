@@ -30,10 +30,12 @@ _CLOSE = 1e-4
 """Relative difference under which two values are the same one: far above rounding, far below another operator's."""
 
 
-def tell_captured(program: ExportedProgram) -> None:
-    """Hand over the lines of a captured program, whose stack traces are still there."""
+def tell_captured(program: ExportedProgram) -> Lines:
+    """Hand over the lines of a captured program, whose stack traces are still there; gives them, too."""
     owners = {str(spec.arg.name): str(spec.target) for spec in program.graph_signature.input_specs if spec.target}
-    tell(Lines({node.name: _line(node, owners) for node in program.graph.nodes if node.op == "call_function"}))
+    lines = Lines({node.name: _line(node, owners) for node in program.graph.nodes if node.op == "call_function"})
+    tell(lines)
+    return lines
 
 
 def tell_converted(

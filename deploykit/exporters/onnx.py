@@ -46,47 +46,53 @@ class Exporter:
         """Write the model, inputs and outputs named by the signature, to `target`; tells `opset` and `ir_version`.
 
         Raises:
-            WorkError: DYNAMIC_DIM_FIXED when a promised dim became a number; EXPORT_ERROR when outputs got lost.
+            WorkError: DYNAMIC_DIM_FIXED, DATA_DEPENDENT, UNSUPPORTED_OP or EXPORT_ERROR, naming the model's line.
         """
+        from deploykit.exporters._fused import name_preprocessing
         from deploykit.exporters._graph import untouched
-        from deploykit.exporters._traced import is_recurrent, traced
+        from deploykit.exporters._traced import may_be_traced, traced
 
         signature = model.signature
         with untouched(model.module):
             try:
                 proto, facts = self._converted(model)
             except WorkError as error:
-                if error.code != "DYNAMIC_DIM_FIXED" or not is_recurrent(model.module):
+                if not may_be_traced(error, model.module):
                     raise
-                proto, facts = traced(model, self.opset), {"traced": f"torch.export cannot: {error.message}"}
+                proto, facts = traced(model, self.opset, error), {"traced": f"torch.export cannot: {error.message}"}
         _name_dims(proto, signature.inputs)
+        name_preprocessing(proto, model)
         _check(proto.graph.input, signature.inputs, "input")
         _check(proto.graph.output, signature.outputs, "output")
         onnx_file.save(proto, target, self.external_data_threshold)
         return {"opset": onnx_file.opset(proto), "ir_version": int(proto.ir_version), **facts}
 
     def _converted(self, model: LoadedModel) -> tuple[onnx.ModelProto, dict[str, str | int]]:
-        """The captured program as ONNX, and the dims that came out narrower than promised."""
+        """The captured program as ONNX, and what the manifest should say of it."""
         import torch
 
+        from deploykit.exporters._distinct import make_distinct
         from deploykit.exporters._graph import capture, example
         from deploykit.exporters._lines import tell_converted
+        from deploykit.exporters._refusals import explained
 
         signature = model.signature
-        program, narrowed = capture(model)
-        exported = torch.onnx.export(
-            program,
-            (),
-            dynamo=True,
-            input_names=[spec.name for spec in signature.inputs],
-            output_names=[spec.name for spec in signature.outputs],
-            opset_version=self.opset,
-            optimize=self.optimize,
-            verbose=False,
-        )
+        captured = capture(model)
+        with explained(captured.lines):
+            exported = torch.onnx.export(
+                captured.program,
+                (),
+                dynamo=True,
+                input_names=[spec.name for spec in signature.inputs],
+                output_names=[spec.name for spec in signature.outputs],
+                opset_version=self.opset,
+                optimize=self.optimize,
+                verbose=False,
+            )
         assert exported is not None
-        tell_converted(program, exported.exported_program, exported.model_proto, example(model))
-        return exported.model_proto, {f"dim {name}": bounds for name, bounds in narrowed.items()}
+        make_distinct(exported.model)
+        tell_converted(captured.program, exported.exported_program, exported.model_proto, example(model))
+        return exported.model_proto, {**captured.facts}
 
 
 def _name_dims(proto: onnx.ModelProto, specs: tuple[TensorSpec, ...]) -> None:

@@ -26,10 +26,10 @@ class Exporter:
         return None if find_spec("torch") else "the package torch is not installed"
 
     def export(self, model: LoadedModel, target: Path) -> dict[str, str | int]:
-        """Write the program to `target`; dims that came out narrower than promised are told as `dim N`.
+        """Write the program to `target`; tells dims narrower than promised (`dim N`), and an unusual way of capture.
 
         Raises:
-            WorkError: DYNAMIC_DIM_FIXED when a promised dim became a number.
+            WorkError: DYNAMIC_DIM_FIXED, DATA_DEPENDENT, UNSUPPORTED_OP or EXPORT_ERROR, naming the model's line.
         """
         import torch
 
@@ -38,7 +38,7 @@ class Exporter:
         # through memory: the archive's root would otherwise be named after the file, and a full disk aborts the process
         buffer = io.BytesIO()
         with untouched(model.module):
-            program, narrowed = capture(model)
-            torch.export.save(program, buffer)
+            captured = capture(model)
+            torch.export.save(captured.program, buffer)
         target.write_bytes(buffer.getvalue())
-        return {f"dim {name}": bounds for name, bounds in narrowed.items()}
+        return {**captured.facts}

@@ -22,6 +22,7 @@ class Exporter:
     runtime: ClassVar[str] = "torchscript"
     precision: ClassVar[str] = "fp32"
     runs_code: ClassVar[bool] = True
+    tells_lines: ClassVar[bool] = False
 
     def unavailable(self) -> str | None:
         """Why this exporter cannot work here; None when it can."""

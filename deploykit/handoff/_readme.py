@@ -5,6 +5,7 @@ from __future__ import annotations
 from deploykit.errors import escape
 from deploykit.handed import Handed, HandedVersion
 from deploykit.handoff.interface import Commands, TargetPlugin
+from deploykit.preprocessing import RECORDED
 from deploykit.signature import Signature
 
 
@@ -26,7 +27,7 @@ def readme(record: Handed, target: TargetPlugin, commands: Commands, pinned: str
         f"# {_plain(record.model)} for {_plain(record.target)}{release}\n",
         _opening(record, latest),
         _blocks(record, commands),
-        "## What goes in and out\n\n" + _table(record.signature),
+        "## What goes in and out\n\n" + _table(record.signature) + _images(record),
         "## What is proven\n\n" + _proof(record, target),
         *(["## To be known\n\n" + "\n\n".join(notes) + "\n"] if notes else []),
         _files(record),
@@ -69,8 +70,24 @@ def _table(signature: Signature) -> str:
         f"| {side} | {_code(s.name)} | {_plain(s.dtype)} | {_code('[' + ', '.join(map(str, s.shape)) + ']')} |"
         for side, s in rows
     ]
-    ranges = ", ".join(f"{_plain(dim.name)} from {dim.min} to {dim.max}" for dim in signature.dims)
+    ranges = ", ".join(f"{_plain(dim.name)} from {dim}" for dim in signature.dims)
     return "\n".join(lines) + (f"\n\n{ranges}.\n" if ranges else "\n")
+
+
+def _images(record: Handed) -> str:
+    """Who turns raw images into what the network sees, and how."""
+    steps = record.preprocessing
+    if steps is None:
+        return ""
+    what = _code(str(steps).removeprefix(RECORDED))
+    name, order = _code(steps.input), steps.order.upper()
+    if steps.mode == "fused":
+        return f"\n{name} takes raw images, {order}, 0 to 255, as they were decoded: the module itself does {what}.\n"
+    return (
+        f"\n**{name} takes no raw images**: whoever feeds it brings them, {order} and "
+        f"{steps.layout.upper()} with 0 to 255, to NCHW floats by {what}; "
+        "`deploykit.preprocess` in Python does it with numpy alone, and docs/preprocessing.md says it step by step.\n"
+    )
 
 
 def _proof(record: Handed, target: TargetPlugin) -> str:

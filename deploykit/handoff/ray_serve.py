@@ -137,7 +137,7 @@ def _notes(given: Given) -> tuple[str, ...]:
     samples = batch(given)
     shared = (
         f" Requests of up to {samples} samples that come within 5 ms share a call of the engine, so answers may differ "
-        "in their last bits from those to a request alone; the limits hold."
+        "in their last bits from those to a request alone; the limits hold. Only requests to the latest version share."
         if samples
         else ""
     )

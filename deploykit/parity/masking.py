@@ -41,7 +41,7 @@ def breaks(expected: np.ndarray, actual: np.ndarray) -> bool:
 
 
 def _shows_anything(mask: np.ndarray) -> np.ndarray:
-    return np.asarray(mask.reshape(len(mask), -1).any(axis=1))
+    return np.asarray(mask.astype(bool).any(axis=tuple(range(1, mask.ndim))))
 
 
 def _spread(shown: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -16,17 +16,20 @@ from typing import Any
 
 import psutil
 
-from deploykit import plan, registry, units
+from deploykit import plan, plugin_options, registry, units
 from deploykit.bundle import WEIGHTS, Bundle, Manifest, ReferenceRecord, SourceRecord, VariantRecord
 from deploykit.diagnosis import remedy
 from deploykit.errors import DeploykitError, WorkError
+from deploykit.finished import NOT_HERE, asked_opset
 from deploykit.inputs import Samples
 from deploykit.isolation import Caller, Limits, Pool
 from deploykit.lines import LINES
 from deploykit.model import SourceSpec
 from deploykit.pipeline import fitting, train
 from deploykit.pipeline.keep_float import Search, Staged, Wanted
+from deploykit.pipeline.reuse import Ingredients, Shelf
 from deploykit.plan import PlannedVariant
+from deploykit.preprocessing import Preprocessing
 from deploykit.progress import Progress
 from deploykit.publish import check_target, publish, staging
 from deploykit.releases import Release
@@ -54,6 +57,7 @@ class ExportRequest:
         options: plugin options by variant name.
         keep_float: nodes that variants in reduced precision leave in float, or that they are to be looked for.
         release: what has to load the ONNX variants; None asks for nothing older than what the exporter writes.
+        reuse: variants of the bundle at `target` that were made from the same things are copied, not made again.
     """
 
     source: SourceSpec
@@ -65,6 +69,7 @@ class ExportRequest:
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     keep_float: Wanted = field(default_factory=Wanted)
     release: Release | None = None
+    reuse: bool = True
 
 
 @dataclass(frozen=True)
@@ -92,11 +97,12 @@ def export(request: ExportRequest, progress: Progress, live: Caller | None = Non
         DeploykitError: the model cannot be loaded, its reference is invalid, or the bundle cannot be written.
     """
     planned = plan.select(request.variants)
+    plugin_options.check(request.options)
     check_target(request.target, force=request.force)
     with _scratch() as scratch, staging(request.target, force=request.force) as stage:
         progress.stage("export", len(planned) + 2)
         source, samples, training = _prepared(request, scratch, progress)
-        with Pool(_generous()) as torch_pool:
+        with Pool(generous()) as torch_pool:
             caller = live or torch_pool.worker("torch")
             captured = caller.call(
                 "capturing:capture",
@@ -108,12 +114,29 @@ def export(request: ExportRequest, progress: Progress, live: Caller | None = Non
                 seed=source.seed,
             )
             progress.step(f"reference: {len(captured['reference']['cases'])} cases answered by eager")
-            workshop = _Workshop(request, source, captured, stage, torch_pool, live, progress)
+            for name, odd in captured["odd"].items():
+                progress.note(f"{name}: {odd}")
+            code = caller.call("imported:imported")
+            made_of = Ingredients(request.source, captured, code, stage, request.release, request.keep_float)
+            keys = made_of.keys(planned, {variant.name: options_for(request, variant) for variant in planned})
+            shelf = Shelf.at(request.target, reuse=request.reuse).settled(planned, keys, stage)
+            workshop = _Workshop(request, source, captured, stage, torch_pool, live, progress, shelf, keys)
             records = workshop.make(planned)
         manifest = _manifest(request, captured, training, records)
         bundle = publish(stage, manifest, request.target)
         progress.step(f"published {request.target}")
     return ExportOutcome(bundle, training)
+
+
+def options_for(request: ExportRequest, variant: PlannedVariant) -> dict[str, Any]:
+    """The plugin options asked for; nodes to keep in float go to every plugin that can keep them."""
+    given = request.options.get(variant.name, {})
+    nodes = request.keep_float.nodes
+    plugin = registry.load(variant.kind, variant.plugin)
+    able = variant.kind == "transforms" and hasattr(plugin, "keep_float")
+    if request.release is not None and variant.kind == "exporters" and hasattr(plugin, "opset"):
+        given = {"opset": asked_opset(request.source.kind, plugin.opset, request.release.opset), **given}
+    return {"keep_float": nodes, **given} if nodes and able else dict(given)
 
 
 def _prepared(
@@ -147,6 +170,8 @@ class _Workshop:
     torch_pool: Pool
     live: Caller | None
     progress: Progress
+    shelf: Shelf
+    keys: dict[str, str]
 
     def make(self, planned: list[PlannedVariant]) -> list[VariantRecord]:
         """A record per planned variant, ready or with the reason why not."""
@@ -161,6 +186,10 @@ class _Workshop:
         return [records[variant.name] for variant in planned]
 
     def _one(self, variant: PlannedVariant, pool: Pool, made: dict[str, VariantRecord]) -> VariantRecord:
+        found = self.shelf.take(variant.name, self.keys[variant.name], self.stage, self.progress)
+        if found is not None and found.file is not None:
+            self.progress.step(f"{variant.name}: reused, {_size((self.stage / found.file).parent)}")
+            return found
         record = VariantRecord(
             name=variant.name,
             status="ready",
@@ -168,10 +197,11 @@ class _Workshop:
             precision=variant.precision,
             runtime=variant.runtime,
             file=f"variants/{variant.name}/{variant.file_name}",
+            key=self.keys[variant.name],
         )
         target = self.stage / str(record.file)
         try:
-            options = self._options(variant)
+            options = options_for(self.request, variant)
             make = partial(self._made, variant, pool, made)
             answer = make(options, target)
             record = VariantRecord.model_validate_json(json.dumps({**record.model_dump(), **answer}))
@@ -182,9 +212,11 @@ class _Workshop:
             if error.exit_code not in {4, 5}:
                 raise
             shutil.rmtree(target.parent, ignore_errors=True)
-            self.progress.step(f"{variant.name}: not made, {error.message}")
-            status = "unavailable" if error.code == "PACKAGE_MISSING" else "failed"
-            reason = {"code": error.code, "reason": error.message, "status": status, "file": None}
+            in_code = error.subject.rpartition(":")[0].endswith(".py")
+            why = f"{error.subject}: {error.message}" if in_code else error.message
+            self.progress.step(f"{variant.name}: not made, {why}")
+            status = "unavailable" if error.code in NOT_HERE else "failed"
+            reason = {"code": error.code, "reason": why, "status": status, "file": None, "key": ""}
             return record.model_copy(update=reason)
         self.progress.step(f"{variant.name}: {_size(target.parent)}")
         return record
@@ -220,16 +252,6 @@ class _Workshop:
             lines=str(self.stage / LINES),
         )
         return answer
-
-    def _options(self, variant: PlannedVariant) -> dict[str, Any]:
-        """The options asked for; nodes to keep in float go to every plugin that can keep them."""
-        given = self.request.options.get(variant.name, {})
-        nodes = self.request.keep_float.nodes
-        plugin = registry.load(variant.kind, variant.plugin)
-        able = variant.kind == "transforms" and hasattr(plugin, "keep_float")
-        if self.request.release is not None and variant.kind == "exporters" and hasattr(plugin, "opset"):
-            given = {"opset": min(plugin.opset, self.request.release.opset), **given}
-        return {"keep_float": nodes, **given} if nodes and able else given
 
     def _mended(
         self, record: VariantRecord, target: Path, pool: Pool, made: list[VariantRecord], make: Callable[..., Any]
@@ -305,20 +327,33 @@ def _manifest(
     return Manifest(
         name=_name(request.target),
         source=SourceRecord(
-            spec=_portable(request.source), digest=captured["digest"], parameters=captured["parameters"], notes=notes
+            spec=_portable(request.source, _preprocessing(captured)),
+            digest=captured["digest"],
+            parameters=captured["parameters"],
+            notes=notes,
         ),
         signature=from_data(Signature, captured["signature"]),
+        preprocessing=_preprocessing(captured),
         reference=ReferenceRecord.model_validate_json(json.dumps(captured["reference"])),
         variants=tuple(records),
-        versions={name: found for name in RECORDED if (found := _version(name))},
+        versions={name: found for name in RECORDED if (found := installed(name))},
     )
 
 
-def _portable(source: SourceSpec) -> SourceSpec:
-    """The source without paths of this machine: weights travel in the bundle, of a file only its name is kept."""
+def _preprocessing(captured: dict[str, Any]) -> Preprocessing | None:
+    found = captured.get("preprocessing")
+    return from_data(Preprocessing, found) if found else None
+
+
+def _portable(source: SourceSpec, preprocessing: Preprocessing | None = None) -> SourceSpec:
+    """The source without paths of this machine: weights travel in the bundle, of a file only its name is kept.
+
+    Names for preprocessing are replaced by what they stood for.
+    """
+    source = replace(source, preprocess=str(preprocessing) if preprocessing else "")
     target = source.target
-    if source.kind == "python" and os.sep in target:
-        target = target.rsplit(os.sep, 1)[1]
+    if os.sep in target:
+        target = target.rstrip(os.sep).rsplit(os.sep, 1)[-1]
     return replace(source, target=target, checkpoint=None)
 
 
@@ -327,7 +362,8 @@ def _name(target: Path) -> str:
     return plain.lstrip("._-")[:80] or "model"
 
 
-def _version(name: str) -> str | None:
+def installed(name: str) -> str | None:
+    """The version of a package; None where it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -338,7 +374,7 @@ def _size(folder: Path) -> str:
     return units.size(sum(path.stat().st_size for path in folder.iterdir()))
 
 
-def _generous() -> Limits:
+def generous() -> Limits:
     """Limits for a child that loads a model of unknown size: half of this machine's memory, at least the default.
 
     Its CPU time is that of two cores for as long as a capture may take.

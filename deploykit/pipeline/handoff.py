@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from deploykit.pipeline.judging import Gate
 from deploykit.pipeline.reexport import Shipped
 from deploykit.pipeline.shipping import check_trust, model_name, recommended
 from deploykit.pipeline.trial import Trial
+from deploykit.preprocessing import Preprocessing
 from deploykit.progress import Progress
 from deploykit.publish import Kind, put, staging
 from deploykit.releases import Release
@@ -56,6 +57,7 @@ class HandoffRequest:
         force: replace a version that is there, or the folder of another model, and what a person added to it.
         preflight: a Python with the onnxruntime that will load the file, which has to answer there, too; None leaves
             it at the one installed here.
+        limits: changes to the budgets that it is held to, `{"max_r": 6.0}`.
     """
 
     bundle: Path
@@ -72,6 +74,7 @@ class HandoffRequest:
     allow_unverified: bool = False
     force: bool = False
     preflight: Path | None = None
+    limits: dict[str, float] = field(default_factory=dict)
 
 
 def handoff(request: HandoffRequest, progress: Progress) -> HandoffReport:
@@ -88,7 +91,7 @@ def handoff(request: HandoffRequest, progress: Progress) -> HandoffReport:
     bundle.check()
     record, reason = _chosen(bundle, request, target)
     before = _there(request, bundle, target)
-    gate = Gate(bundle, request.provider, settings=_settings(record, request))
+    gate = Gate(bundle, request.provider, request.limits, settings=_settings(record, request))
     progress.stage("handoff", 3)
     with tempfile.TemporaryDirectory(prefix="deploykit-") as scratch:
         trusted = request.trust_code
@@ -124,9 +127,10 @@ def _written(
             "reason": as_reason(said), "settings": own.settings.words, "batch": own.batch,
             "files": _layout.places(tree, own), "cases": cases,
         }  # fmt: skip
+        steps = bundle.manifest.preprocessing
         moved = {old.number: _layout.places(tree, old) for old in given.versions if old is not own}
         kept = [one.model_copy(update={"files": moved[one.number]}) for one in others]
-        full = _layout.accompany(stage, given, target, _record(request, given, target, kept, fresh))
+        full = _layout.accompany(stage, given, target, _record(request, given, target, kept, fresh, steps))
         put(stage, _sound(full, request), request.output, HANDOFF)
     progress.step(f"wrote {request.output}")
     return HandoffReport(
@@ -237,8 +241,8 @@ def _check_same(before: Handed, bundle: Bundle, request: HandoffRequest) -> None
     Raises:
         RefusedError: TARGET_CANNOT_SERVE, TAMPERED.
     """
-    if before.signature != bundle.manifest.signature:
-        message = "its inputs and outputs are not those of the versions that are there"
+    if (before.signature, before.preprocessing) != (bundle.manifest.signature, bundle.manifest.preprocessing):
+        message = "its inputs, outputs or preprocessing are not those of the versions that are there"
         raise RefusedError(bundle.manifest.name, message, "give it another --model-name", "TARGET_CANNOT_SERVE")
     if changed := _layout.changed(request.output, before):
         raise _layout.tampered(request.output, changed, "is not what was handed over")
@@ -328,7 +332,12 @@ def _sound(full: Handed, request: HandoffRequest) -> str:
 
 
 def _record(
-    request: HandoffRequest, given: Given, target: TargetPlugin, kept: list[HandedVersion], fresh: dict[str, Any]
+    request: HandoffRequest,
+    given: Given,
+    target: TargetPlugin,
+    kept: list[HandedVersion],
+    fresh: dict[str, Any],
+    steps: Preprocessing | None,
 ) -> Handed:
     """All but the digests.
 
@@ -345,6 +354,7 @@ def _record(
             speaks=target.speaks,
             provider=request.provider,
             signature=given.signature,
+            preprocessing=steps,
             inputs=tuple(spec.name for spec in specs),
             fixed_last={spec.name: bool(spec.shape) and isinstance(spec.shape[-1], int) for spec in specs},
             versions=versions,

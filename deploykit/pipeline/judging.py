@@ -12,6 +12,7 @@ from deploykit import registry
 from deploykit.bundle import Bundle, CaseRecord, VariantRecord
 from deploykit.environment import usable_cores
 from deploykit.errors import WorkError
+from deploykit.finished import SOURCES
 from deploykit.isolation import Pool
 from deploykit.parity import compare
 from deploykit.parity.budget import Budget, budget_for, outputs_named
@@ -83,8 +84,10 @@ class Gate:
         return Scale.of(self.bundle.case(record) for record in self.records if record.input_class in IN_DISTRIBUTION)
 
     def budget(self, record: VariantRecord) -> Budget:
-        """The limits for a variant."""
-        return budget_for(record.precision, self.provider, self.limits)
+        """The limits for a variant; a file that is its own reference is right to be exact, whatever its precision."""
+        found = budget_for(record.precision, self.provider, self.limits)
+        own = SOURCES.get(self.bundle.manifest.source.spec.kind) == record.made_by
+        return replace(found, not_applied_db=None) if own else found
 
     def case(self, record: CaseRecord) -> Case:
         """A case with its arrays, outputs in the order of the signature."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from deploykit.bundle import WEIGHTS, CaseRecord, VariantRecord
 from deploykit.errors import DeploykitError
+from deploykit.finished import SOURCES
 from deploykit.isolation import Pool
 from deploykit.lines import LINES, Line, Lines
 from deploykit.parity.diagnose import DEGENERATE
@@ -102,7 +103,7 @@ class _Search:
 
     def location(self) -> Location:
         """The first stage that is wrong, searched as deep as it goes."""
-        if self.record.precision != "fp32":
+        if self.record.precision != "fp32" and not self._is_source:
             self.stage = "QUANTIZATION"
             return self._quantization()
         if self.record.runtime != "onnxruntime":
@@ -180,6 +181,9 @@ class _Search:
             known, how = self._base(sound), f"against the values of the bundle's {CONVERTED}"
         elif program is not None:
             known, how = self._reference(program), "against the captured program, value by value"
+        elif self._is_source:
+            evidence = f"{self.failed.id}: wrong with graph optimizations off, too; {self.record.facts.get('origin')}"
+            return Location("CONVERSION", evidence=f"{evidence}: it no longer computes what the source file did")
         else:
             why = "it may run code" if self._made(CAPTURED) else "the bundle has none"
             evidence = f"{self.failed.id}: wrong with graph optimizations off; capture and conversion cannot be told "
@@ -303,6 +307,11 @@ class _Search:
             reproduce=self._target,
         )
         return answer
+
+    @property
+    def _is_source(self) -> bool:
+        """Whether the variant is the file that was the source: no stage of deploykit's lies before it."""
+        return SOURCES.get(self.gate.bundle.manifest.source.spec.kind) == self.record.made_by
 
     @property
     def _target(self) -> str | None:

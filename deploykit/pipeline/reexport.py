@@ -12,6 +12,7 @@ from typing import Any
 from deploykit import plan, registry
 from deploykit.bundle import WEIGHTS, Bundle, VariantRecord
 from deploykit.errors import DeploykitError, RefusedError, WorkError
+from deploykit.finished import SOURCES
 from deploykit.isolation import Limits, Pool
 from deploykit.model import SourceSpec
 from deploykit.pipeline import train, travelling
@@ -150,6 +151,11 @@ class _Again:
         spec = self.bundle.manifest.source.spec
         if spec.kind == "live":
             raise _missing("the model", "its source, a live module of a Python program")
+        if spec.kind in SOURCES:
+            base = self.bundle.manifest.variant(SOURCES[spec.kind])
+            if base.file is None:
+                raise _missing(base.name, "the file that was the source")
+            return replace(spec, target=str((self.bundle.path / base.file).absolute()), checkpoint=None)
         user_code = bool(getattr(registry.load("sources", spec.kind), "runs_user_code", True))
         if (user_code or spec.kind not in REBUILT) and not (self.trusted or made_here(self.bundle)):
             message = f"its source {spec.kind}:{spec.target} can run code, and this machine did not make the bundle"

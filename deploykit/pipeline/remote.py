@@ -12,6 +12,7 @@ from deploykit.bundle import Bundle, VariantRecord
 from deploykit.endpoint import TIMEOUT_S, Endpoint, ModelFacts, ServerFacts, Wire, connect
 from deploykit.environment import fingerprint
 from deploykit.errors import DeploykitError, WorkError
+from deploykit.finished import reference_of
 from deploykit.parity.judge import Failure, Judge, conclude
 from deploykit.pipeline.judging import Answers, Gate
 from deploykit.pipeline.shipping import recommended
@@ -107,6 +108,7 @@ def verify_remote(request: RemoteRequest, progress: Progress) -> VerifyReport:
     return VerifyReport(
         bundle.manifest.name, report.verdict, report.exit_code, fingerprint(), (report,), None,
         weak_reference=bundle.manifest.reference.float64 is None,
+        reference=reference_of(bundle.manifest.source.spec.kind),
     )  # fmt: skip
 
 

@@ -19,15 +19,13 @@ from deploykit.pipeline import offering
 from deploykit.pipeline.offering import Chosen, ServeRequest
 from deploykit.progress import Progress
 from deploykit.results import to_data
+from deploykit.serve.rules import READY
 
 FOREVER_S = 1e8
 """Three years: nobody waits for the end of a server."""
 
 RESTARTS, RESTARTS_S = 3, 60.0
 """More crashes than this within so many seconds are the model's own: the next process would die of them, too."""
-
-READY = "ready"
-"""The child's first note; the others are lines about requests that failed."""
 
 _ENGINE = {"onnxruntime": ["onnxruntime"]}
 """Runtime to modules that can be imported before it is known that the bundle is sound."""

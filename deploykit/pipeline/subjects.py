@@ -13,6 +13,7 @@ from deploykit import registry
 from deploykit.benchmark.plan import Subject
 from deploykit.bundle import WEIGHTS, Bundle, CaseRecord, VariantRecord
 from deploykit.errors import RefusedError, UsageError
+from deploykit.finished import SOURCES
 from deploykit.measurements import COMPILED, EAGER
 from deploykit.model import SourceSpec
 from deploykit.parity import compare
@@ -27,7 +28,7 @@ from deploykit.signature import Feeds
 INPUT_SETS = 4
 """Sets of inputs in rotation, so that no call finds the last one's data in the nearest cache only."""
 
-REBUILT = ("mlp", "torchvision")
+REBUILT = ("mlp", "torchvision", "timm")
 """Sources that deploykit's own plugins can build again from the manifest, with the weights in the bundle."""
 
 GRAPH = "device_graph=on"
@@ -131,6 +132,9 @@ class Subjects:
 
     def eager(self, runtime: str = EAGER) -> Subject | None:
         """The live module as a subject; None, and `eager_note` says why, where its source is not at hand."""
+        if (kind := self.bundle.manifest.source.spec.kind) in SOURCES:
+            self.eager_note = f"not there: the source is a file, {SOURCES[kind]} is the base line"
+            return None
         source = self.source
         if source is None and self.bundle.manifest.source.spec.kind in REBUILT:
             source = self.bundle.manifest.source.spec
@@ -139,7 +143,9 @@ class Subjects:
             return None
         path = self.folder / "eager.json"
         weights = (self.bundle.path / WEIGHTS).absolute()
-        spec = to_data(replace(source, checkpoint=None))
+        # the size of a head, and where a folder lies, may be known from the weights alone
+        checkpoint = str(weights) if source.kind in {"timm", "transformers"} else None
+        spec = to_data(replace(source, checkpoint=checkpoint))
         path.write_text(json.dumps({"source": spec, "weights": str(weights)}), encoding="utf-8")
         return self._subject(runtime, "", runtime, path, None, None)
 

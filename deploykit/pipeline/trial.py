@@ -17,7 +17,7 @@ from deploykit.isolation import Pool
 from deploykit.parity.diagnose import GENERIC, Evidence, diagnosed
 from deploykit.parity.judge import Judge, conclude
 from deploykit.parity.scale import IN_DISTRIBUTION
-from deploykit.pipeline import locating, quantized, selfcheck
+from deploykit.pipeline import locating, preprocessed, quantized, selfcheck
 from deploykit.pipeline.judging import Answers, Gate
 from deploykit.progress import Progress
 from deploykit.results import EXIT_OF, Check, SelfCheck, VariantReport, VariantVerdict
@@ -81,7 +81,7 @@ class Trial:
             if _lost_nan(judge) and (kernel := self._swallowing(record, artifact)):
                 judge = self.gate.judged(record, answers, swallows=kernel)
             extra = quantized.examine(self.gate, record, artifact, self.pool, answers)
-            extra += [*self._duplicates(record, artifact), *renamed]
+            extra += [*self._duplicates(record, artifact), *renamed, *preprocessed.checks(self.gate)]
             report = conclude(record.name, answers.provider, judge, extra)
             if report.verdict in {"fail", "error"}:
                 return self._explained(record, artifact, report, judge)
@@ -91,6 +91,8 @@ class Trial:
 
     def _explained(self, record: VariantRecord, artifact: Path, report: VariantReport, judge: Judge) -> VariantReport:
         """The failed report with its cause and its place, as far as they can be found."""
+        if report.code == preprocessed.CODE:  # all that the file itself was asked is right
+            return report
         location = locating.locate(
             self.gate, record, artifact, self.pool, report, trusted=self.trusted, reproduce=self.reproducers
         )

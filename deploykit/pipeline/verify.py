@@ -11,6 +11,7 @@ from deploykit import registry
 from deploykit.bundle import REPORTS, Bundle, VariantRecord
 from deploykit.environment import fingerprint
 from deploykit.errors import RefusedError, UsageError, from_os_error, gravest
+from deploykit.finished import reference_of
 from deploykit.formats import recognize
 from deploykit.isolation import Limits, Pool
 from deploykit.parity.budget import budget_for, outputs_named
@@ -85,6 +86,7 @@ def verify(request: VerifyRequest, progress: Progress) -> VerifyReport:
         reports,
         checks if request.self_check else None,
         weak_reference=bundle.manifest.reference.float64 is None,
+        reference=reference_of(bundle.manifest.source.spec.kind),
     )
 
 

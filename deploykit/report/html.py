@@ -48,7 +48,7 @@ def render(name: str, verify: VerifyReport | None, bench: BenchReport | None, mo
 def _verify(report: VerifyReport) -> str:
     notes = [line for variant in report.variants for line in rows.findings(variant)] + rows.task_lines(report)
     notes += proof.proof_lines(report)
-    head = f'<h2>Parity with eager PyTorch: <span class="{report.verdict}">{report.verdict}</span></h2>\n'
+    head = f'<h2>Parity with {quoted(report.reference)}: <span class="{report.verdict}">{report.verdict}</span></h2>\n'
     return head + _table(rows.VERIFY_HEAD, rows.verify_rows(report)) + _list(notes)
 
 

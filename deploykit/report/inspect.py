@@ -5,9 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from deploykit.bundle import Bundle, VariantRecord
+from deploykit.diagnosis import CODES
 from deploykit.errors import escape
+from deploykit.preprocessing import said
 from deploykit.report import tuned
 from deploykit.units import size
+
+_WAYS = {
+    "dispatch": "by dispatch mode",
+    "double": "by module.double()",
+    "reference": "by onnx's reference implementation",
+    None: "impossible (weak reference)",
+}
+"""How float64 answers were had, by the manifest's word for it."""
 
 
 def render_manifest(bundle: Bundle) -> str:
@@ -15,13 +25,13 @@ def render_manifest(bundle: Bundle) -> str:
     manifest = bundle.manifest
     source, reference = manifest.source, manifest.reference
     named = f"{source.spec.kind}:{source.spec.target}" if source.spec.target else source.spec.kind
-    ways = {"dispatch": "by dispatch mode", "double": "by module.double()", None: "impossible (weak reference)"}
-    exact = ways.get(reference.float64, reference.float64)
+    exact = _WAYS.get(reference.float64, reference.float64)
     lines = [
         f"bundle {manifest.name} at {escape(str(bundle.path))}",
         f"  source     {escape(named)}, {source.parameters:,} parameters, sha256 {source.digest[:16]}…",
         f"  inputs     {', '.join(map(str, manifest.signature.inputs))}",
         f"  outputs    {', '.join(map(str, manifest.signature.outputs))}",
+        *([f"  images     {escape(said(manifest.preprocessing))}"] if manifest.preprocessing else []),
         f"  reference  {len(reference.cases)} cases, samples {reference.samples}, float64 {exact}",
         f"  versions   {', '.join(f'{name} {version}' for name, version in manifest.versions.items())}",
     ]
@@ -37,7 +47,9 @@ def _variant_lines(bundle: Bundle, record: VariantRecord) -> str:
 
 def _variant_line(bundle: Bundle, record: VariantRecord) -> str:
     if record.file is None:
-        return f"  {record.name:20} not made [{record.code}]: {escape(record.reason)}"
+        told = record.code in CODES and not record.reason.startswith("its base ")  # there it is said already
+        remedy = f"\n  {'':20} what to do: {CODES[record.code].remedy}" if told else ""
+        return f"  {record.name:20} not made [{record.code}]: {escape(record.reason)}{remedy}"
     facts = [record.precision, *(f"{key} {value}" for key, value in record.facts.items())]
     return f"  {record.name:20} {size(bundle.bytes_of(record.name)):>9}  {', '.join(facts)}"
 

@@ -105,8 +105,8 @@ def _title(check: Check) -> str:
 
 def _numbers(check: Check) -> str:
     sign = "≥" if check.at_least else "≤"
-    numbers = f"{rows.number(check.value)} {sign} {rows.number(check.limit)}, head-room {rows.headroom(check)}"
-    return f"{_clean(check.metric)} {numbers}"
+    limit = "" if check.limit is None else f" {sign} {rows.number(check.limit)}, head-room {rows.headroom(check)}"
+    return f"{_clean(check.metric)} {rows.number(check.value)}{limit}"
 
 
 def _clean(text: str) -> str:

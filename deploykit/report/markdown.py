@@ -12,11 +12,11 @@ _MARK = {"pass": "✅", "fail": "❌", "inconclusive": "❔", "error": "💥", "
 
 def render_verify(report: VerifyReport) -> str:
     """A heading with the verdict, the table, then the findings as a list."""
-    lines = [f"### {_MARK[report.verdict]} Parity of {_cell(report.bundle)}: {report.verdict}", ""]
-    lines += _table(rows.VERIFY_HEAD, rows.verify_rows(report))
+    lines = [f"### {_MARK[report.verdict]} Parity of {in_cell(report.bundle)}: {report.verdict}", ""]
+    lines += grid(rows.VERIFY_HEAD, rows.verify_rows(report))
     notes = [line for variant in report.variants for line in rows.findings(variant)] + rows.task_lines(report)
     notes += [*proof.proof_lines(report), *baseline.lines(report)]
-    return "\n".join([*lines, *([""] if notes else []), *(f"- {_cell(note)}" for note in notes)]) + "\n"
+    return "\n".join([*lines, *([""] if notes else []), *(f"- {in_cell(note)}" for note in notes)]) + "\n"
 
 
 def fitted(page: str, room: int) -> str:
@@ -53,30 +53,31 @@ def render_bench(report: BenchReport) -> str:
     if report.recommendation is not None:
         lines += ["", *_recommendation(report.recommendation)]
     if report.variants:
-        lines += ["", "How it was measured:", "", *_table(*details.table(report))]
+        lines += ["", "How it was measured:", "", *grid(*details.table(report))]
     return "\n".join(lines) + "\n"
 
 
 def _part(part: parts.Part, level: str) -> list[str]:
-    table = _table(part.head, list(part.body)) if part.head else []
-    notes = [f"- {_cell(line)}" for line in part.lines]
-    return [f"{level} {_cell(part.title[:1].upper() + part.title[1:])}", "", *table, *[""] * bool(table), *notes]
+    table = grid(part.head, list(part.body)) if part.head else []
+    notes = [f"- {in_cell(line)}" for line in part.lines]
+    return [f"{level} {in_cell(part.title[:1].upper() + part.title[1:])}", "", *table, *[""] * bool(table), *notes]
 
 
 def _recommendation(choice: Recommendation) -> list[str]:
-    lines = [f"**Recommended: {_cell(choice.variant or 'nothing')}** {_cell(choice.reason)}", ""]
-    lines += [_cell(rows.asked(choice)), ""] if rows.asked(choice) else []
-    lines += [f"{index}. {_cell(f'{item.variant}: {item.reason}')}" for index, item in enumerate(choice.ranking, 1)]
-    lines += [f"- {_cell(f'{item.variant}: {item.reason}')}" for item in choice.rejected]
-    return lines + [f"- {_cell(line)}" for line in rows.front_lines(choice)]
+    lines = [f"**Recommended: {in_cell(choice.variant or 'nothing')}** {in_cell(choice.reason)}", ""]
+    lines += [in_cell(rows.asked(choice)), ""] if rows.asked(choice) else []
+    lines += [f"{index}. {in_cell(f'{item.variant}: {item.reason}')}" for index, item in enumerate(choice.ranking, 1)]
+    lines += [f"- {in_cell(f'{item.variant}: {item.reason}')}" for item in choice.rejected]
+    return lines + [f"- {in_cell(line)}" for line in rows.front_lines(choice)]
 
 
-def _table(head: tuple[str, ...], body: list[tuple[str, ...]]) -> list[str]:
+def grid(head: tuple[str, ...], body: list[tuple[str, ...]]) -> list[str]:
+    """The lines of a table."""
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
-    return lines + [f"| {' | '.join(_cell(cell) for cell in row)} |" for row in body]
+    return lines + [f"| {' | '.join(in_cell(cell) for cell in row)} |" for row in body]
 
 
-def _cell(text: str) -> str:
+def in_cell(text: str) -> str:
     """Text that can neither end its cell or line nor start markup or HTML."""
     escaped = escape(text).replace("\\", "\\\\").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     for character in "|`*_[]":

@@ -19,8 +19,8 @@ WIDTH = 150
 
 def render_verify(report: VerifyReport) -> str:
     """The parity table, then what needs a sentence."""
-    lines = [escape(f"parity of {report.bundle} with eager PyTorch: {report.verdict.upper()}")]
-    lines.append(_table(rows.VERIFY_HEAD, rows.verify_rows(report), right=(3, 4, 5)))
+    lines = [escape(f"parity of {report.bundle} with {report.reference}: {report.verdict.upper()}")]
+    lines.append(grid(rows.VERIFY_HEAD, rows.verify_rows(report), right=(3, 4, 5)))
     lines += [escape(line) for variant in report.variants for line in rows.findings(variant)]
     lines += [escape(line) for line in rows.task_lines(report)]
     lines += [*proof.proof_lines(report), *baseline.lines(report)]
@@ -45,14 +45,14 @@ def render_bench(report: BenchReport) -> str:
     if report.tuned:
         return tuned.render(report)
     lines = [escape(parts.title(report))]
-    lines.append(_table(rows.BENCH_HEAD, rows.bench_rows(report), right=tuple(range(1, 10))))
+    lines.append(grid(rows.BENCH_HEAD, rows.bench_rows(report), right=tuple(range(1, 10))))
     lines += [escape(line) for line in (*rows.bench_notes(report), *conditions.lines(report))]
     lines += [escape(line) for line in speed_gate.sampling_lines(report)]
     lines += [*profiles.compile_lines(report), *profiles.device_lines(report)]
     lines += [escape(line) for line in served.lines(report)]
     if report.profiles:
         right = tuple(range(4, len(profiles.HEAD)))
-        lines += ["", profiles.head(), _table(profiles.HEAD, profiles.profile_rows(report), right)]
+        lines += ["", profiles.head(), grid(profiles.HEAD, profiles.profile_rows(report), right)]
         lines += profiles.notes(report)
     if report.gates:
         lines += ["", *(escape(line) for line in speed_gate.lines(report))]
@@ -64,7 +64,7 @@ def render_bench(report: BenchReport) -> str:
 def _render_scenario(report: BenchReport) -> str:
     """The table of a batch sweep or of a load, then what needs a sentence."""
     head, body = scenarios.table(report)
-    table = _table(head, body, right=tuple(range(1, len(head) - 1)))
+    table = grid(head, body, right=tuple(range(1, len(head) - 1)))
     said = [escape(line) for line in conditions.lines(report)]
     return "\n".join([escape(scenarios.head(report)), table, *scenarios.notes(report), *said])
 
@@ -79,7 +79,8 @@ def render_recommendation(choice: Recommendation) -> str:
     return "\n".join(escape(line) for line in lines)
 
 
-def _table(head: tuple[str, ...], body: list[tuple[str, ...]], right: tuple[int, ...]) -> str:
+def grid(head: tuple[str, ...], body: list[tuple[str, ...]], right: tuple[int, ...]) -> str:
+    """A table in `WIDTH` columns; `right` are the columns of numbers, only the last column may wrap."""
     table = Table(box=box.SIMPLE, pad_edge=False)
     for index, title in enumerate(head):
         last = index == len(head) - 1  # only the reason may wrap

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
+from deploykit import nested
 from deploykit.errors import DeploykitError, WorkError
 from deploykit.quiet import quiet
 from deploykit.runtimes import _errors
@@ -219,7 +220,11 @@ def _tensor(array: np.ndarray[Any, Any]) -> torch.Tensor:
 
 
 def _leaves(value: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(value) if leaf is not None]
+    leaves = pytree.tree_leaves(value)
+    if not all(leaf is None or isinstance(leaf, torch.Tensor) for leaf in leaves):
+        nested.register_dataclasses(value)
+        leaves = pytree.tree_leaves(value)
+    return [leaf for leaf in leaves if leaf is not None]
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray[Any, Any]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deploykit import registry
-from deploykit.model import LoadedModel, SourceSpec
+from deploykit import preprocessed
+from deploykit.model import SourceSpec
 from deploykit.runtimes._torch_engine import TorchEngine
 
 if TYPE_CHECKING:
@@ -27,6 +27,6 @@ class Runtime(TorchEngine):
         record = json.loads(artifact.read_text(encoding="utf-8"))
         fields = record["source"] | {"inputs": tuple(record["source"].get("inputs", ()))}
         spec = SourceSpec(**fields)
-        model: LoadedModel = registry.load("sources", spec.kind)().load(spec)
+        model = preprocessed.load(spec)
         model.module.load_state_dict(load_file(artifact.parent / record["weights"]), strict=True)
         return model.module.eval().to(device)

@@ -98,7 +98,7 @@ def _tensors(title: str, specs: tuple[TensorSpec, ...]) -> str:
 
 
 def _dims(signature: Signature) -> str:
-    said = [f"<code>{as_html(dim.name)}</code> goes from {dim.min} to {dim.max}" for dim in signature.dims]
+    said = [f"<code>{as_html(dim.name)}</code> goes from {dim}" for dim in signature.dims]
     return f"<p>{'; '.join(said)}.</p>" if said else ""
 
 

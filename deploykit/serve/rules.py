@@ -36,6 +36,9 @@ class Rules:
     token: str = ""
 
 
+READY = "ready"
+"""What the process that serves says once, when it answers."""
+
 JSON_WEIGHT = 24
 """Bytes of Python objects for one byte of JSON at worst: `{},` is 3 bytes, an empty dict and its place in a list 72."""
 

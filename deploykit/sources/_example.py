@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deploykit.signature import Dim, Feeds, TensorSpec
+from deploykit.errors import UsageError
+from deploykit.signature import Dim, Feeds, Signature, TensorSpec
 
 BATCH = 2
 """Size of a symbolic leading dim: exporters specialise a batch of 1 away."""
@@ -18,26 +19,47 @@ _OTHER, _STEP = 32, 16
 take two dims of one size for the same dim."""
 
 
-def dims_of(specs: Iterable[TensorSpec]) -> tuple[Dim, ...]:
-    """The symbolic dims of `specs` in order of first appearance."""
-    names = dict.fromkeys(dim for spec in specs for dim in spec.shape if isinstance(dim, str))
-    return tuple(Dim(name) for name in names)
+def dims_of(specs: Iterable[TensorSpec], stated: Iterable[Dim] = ()) -> tuple[Dim, ...]:
+    """The symbolic dims of `specs` in order of first appearance, with the ranges in `stated`.
 
-
-def example_sizes(specs: Iterable[TensorSpec]) -> dict[str, int]:
-    """A size for each symbolic dim: `BATCH` where it leads an input, distinct sizes from 32 up elsewhere."""
+    Raises:
+        UsageError: BAD_INPUT, the batch is to go in steps.
+    """
     specs = tuple(specs)
+    names = dict.fromkeys(dim for spec in specs for dim in spec.shape if isinstance(dim, str))
+    ranges = {dim.name: dim for dim in stated}
+    batch = ranges.get(Signature(specs).batch_dim or "")
+    if batch is not None and batch.step > 1:
+        hint = f"{batch.name}={batch.min}..{batch.max}; split it into two dims where the model groups its rows"
+        raise UsageError(f"dim {batch.name}", "a batch goes in steps of 1", hint, "BAD_INPUT")
+    return tuple(ranges.get(name, Dim(name)) for name in names)
+
+
+def example_sizes(specs: Iterable[TensorSpec], dims: Iterable[Dim]) -> dict[str, int]:
+    """A size for each of `dims`: `BATCH` where it leads an input, distinct sizes from 32 up elsewhere.
+
+    Sizes are moved into the promised ranges, where two may become one.
+    """
     leading = {spec.shape[0] for spec in specs if spec.shape}
-    others = [dim.name for dim in dims_of(specs) if dim.name not in leading]
-    sizes = {dim.name: BATCH for dim in dims_of(specs)}
-    return sizes | {name: _OTHER + _STEP * i for i, name in enumerate(others)}
+    sizes: dict[str, int] = {}
+    other = 0
+    for dim in dims:
+        if dim.name in leading:
+            wanted = BATCH
+        else:
+            wanted, other = _OTHER + _STEP * other, other + 1
+        size = dim.nearest(wanted)
+        while size in sizes.values() and size + dim.step in dim and dim.name not in leading:
+            size += dim.step
+        sizes[dim.name] = size
+    return sizes
 
 
-def draw(specs: Iterable[TensorSpec], seed: int) -> Feeds:
+def draw(specs: Iterable[TensorSpec], seed: int, dims: Iterable[Dim] = ()) -> Feeds:
     """Seeded inputs for `specs`: floats standard normal, integers 0 or 1 (valid as any index), bools even."""
     specs = tuple(specs)
     rng = np.random.default_rng(seed)
-    sizes = example_sizes(specs)
+    sizes = example_sizes(specs, dims_of(specs, dims))
     return {spec.name: _draw_one(spec.dtype, spec.concrete(sizes), rng) for spec in specs}
 
 
@@ -53,11 +75,9 @@ def _draw_one(dtype: str, shape: tuple[int, ...], rng: np.random.Generator) -> N
     return np.asarray(values, dtype=dtype)
 
 
-def with_batch(array: NDArray[Any]) -> NDArray[Any]:
-    """`array` cut or repeated to `BATCH` rows."""
-    return np.ascontiguousarray(array[np.arange(BATCH) % len(array)])
-
-
-def batched(feeds: Mapping[str, NDArray[Any]]) -> Feeds:
-    """Every array with `BATCH` rows."""
-    return {name: with_batch(array) for name, array in feeds.items()}
+def resized(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """`array` cut or repeated along each axis to `shape`, so that integers stay in range."""
+    for axis, size in enumerate(shape):
+        if array.shape[axis] != size:
+            array = np.take(array, np.arange(size) % array.shape[axis], axis=axis)
+    return np.ascontiguousarray(array)

@@ -8,6 +8,7 @@ every layer a say in the answer. This file imports torch at the top: only childr
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
@@ -38,15 +39,21 @@ def make_informative(module: nn.Module, spec: TensorSpec, seed: int) -> tuple[st
     batches = [torch.randn(shape, generator=generator) for _ in range(BATCHES)]
     done = []
     with torch.no_grad():
-        if _calibrate(module, batches):
+        if calibrate(module, batches):
             done.append("batch-norm calibrated")
         if _rescale_head(module, batches, generator):
             done.append("head rescaled")
     return tuple(done)
 
 
-def _calibrate(module: nn.Module, batches: list[Tensor]) -> bool:
-    """Cumulative statistics in every batch norm; dropout and the like stay in eval mode."""
+def calibrate(module: nn.Module, batches: list[Any], call: Callable[[Any], Any] | None = None) -> bool:
+    """Cumulative statistics in every batch norm; dropout and the like stay in eval mode.
+
+    Args:
+        module: in eval mode.
+        batches: noise, several rows each.
+        call: what takes a batch where that is not `module` itself.
+    """
     norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -55,7 +62,7 @@ def _calibrate(module: nn.Module, batches: list[Tensor]) -> bool:
         norm.train()
     try:
         for batch in batches if norms else ():
-            module(batch)
+            (call or module)(batch)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

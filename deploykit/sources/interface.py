@@ -21,6 +21,8 @@ class SourcePlugin(Protocol):
     def unavailable(self) -> str | None:
         """Why this source cannot be used here, in one line; None when it can."""
 
+    # A source whose published weights expect certain preprocessing tells it: `expects(spec) -> str`. Most do not.
+
     def load(self, spec: SourceSpec) -> LoadedModel:
         """Build the module in eval mode, load the checkpoint if one is named, and describe its inputs.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """A callable without arguments that returns an `nn.Module`, or `(module, example_inputs)`."""
+    """A callable without arguments that returns an `nn.Module`, `(module, inputs)` or `(module, inputs, kwargs)`."""
 
     runs_user_code: ClassVar[bool] = True
     example: ClassVar[str] = "python:path/to/file.py:build"
@@ -39,26 +40,29 @@ class Source:
         from deploykit.sources._weights import load_weights
 
         torch.manual_seed(spec.seed)
-        module, examples = _take_apart(call_target(spec.target), spec.target)
-        signature, feeds = describe(module, examples, spec.inputs, spec.seed)
+        module, examples, kwargs = _take_apart(call_target(spec.target), spec.target)
+        model = describe(module, examples, spec.inputs, spec.seed, kwargs)
         notes = {"preprocessing": "whatever the module does itself", "weights": f"from the code (seed {spec.seed})"}
         if any(part.training for part in module.modules()):
             notes["train_mode"] = "was in train mode; switched to eval"
         module.eval()
+        model.module.eval()
         if spec.checkpoint is not None:
             load_weights(module, spec.checkpoint)
             notes["weights"] = "checkpoint"
-        return LoadedModel(module, signature, feeds, notes)
+        return replace(model, notes={**notes, **model.notes})
 
 
-def _take_apart(value: Any, target: str) -> tuple[nn.Module, Any]:
+def _take_apart(value: Any, target: str) -> tuple[nn.Module, Any, Mapping[str, Any] | None]:
     from torch import nn
 
-    module, examples = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
-    if not isinstance(module, nn.Module):
-        hint = "return an nn.Module, or (module, example_inputs)"
+    module, examples, kwargs = value, None, None
+    if isinstance(value, tuple) and len(value) in {2, 3}:
+        module, examples, kwargs = (*value, None)[:3]
+    if not isinstance(module, nn.Module) or not (kwargs is None or isinstance(kwargs, Mapping)):
+        hint = "return an nn.Module, (module, example_inputs), or (module, args, kwargs)"
         raise UsageError(f"python:{target}", f"returned {_kind(value)}, not a module", hint, "NOT_A_MODULE")
-    return module, examples
+    return module, examples, kwargs
 
 
 def _kind(value: Any) -> str:

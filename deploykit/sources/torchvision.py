@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from deploykit.errors import UsageError
 from deploykit.model import LoadedModel, SourceSpec
-from deploykit.signature import Signature, TensorSpec, parse_input
+from deploykit.signature import Signature, TensorSpec, parse_dims, parse_input
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,23 +41,40 @@ class Source:
         import torch
 
         from deploykit.sources._example import dims_of, draw
-        from deploykit.sources._probing import make_informative
+        from deploykit.sources._torchvision_tasks import informative, one_image
         from deploykit.sources._weights import load_weights
 
         builder = _builder(spec.target)
         task = _task(builder)
         inputs = tuple(parse_input(text) for text in spec.inputs) or _default_inputs(spec.target, task)
+        stated = parse_dims(spec.inputs)
         torch.manual_seed(spec.seed)
-        module = _build(builder).eval()
-        _check_count(spec.target, module, inputs)
+        module = _build(builder, _sides(spec.target, inputs) if task == "detection" else {}).eval()
+        if task == "detection":
+            module = one_image(module)
+        else:
+            _check_count(spec.target, module, inputs)
         if spec.checkpoint is not None:
             load_weights(module, spec.checkpoint)
             weights, preprocessing = "checkpoint", _preprocessing(spec.target)
         else:
-            done = make_informative(module, inputs[0], spec.seed) if task == "classification" else ()
+            done = informative(module, task, inputs[0], spec.seed)
             weights, preprocessing = ", ".join((f"random (seed {spec.seed})", *done)), "none"
         notes = {"weights": weights, "preprocessing": preprocessing, "task": task}
-        return LoadedModel(module, Signature(inputs, dims=dims_of(inputs)), draw(inputs, spec.seed), notes)
+        return LoadedModel(
+            module, Signature(inputs, dims=dims_of(inputs, stated)), draw(inputs, spec.seed, stated), notes, drawn=True
+        )
+
+    def expects(self, spec: SourceSpec) -> str:
+        """What torchvision's published weights of this model expect of raw images, for `--preprocess torchvision`.
+
+        Raises:
+            UsageError: no such model, or its weights expect no single images.
+        """
+        from deploykit.sources._preprocess import of_torchvision
+
+        _builder(spec.target)
+        return of_torchvision(spec.target)
 
 
 def _builder(name: str) -> Callable[..., nn.Module]:
@@ -78,8 +95,22 @@ def _task(builder: Callable[..., nn.Module]) -> str:
     return folder if folder in _PLAIN else "classification"
 
 
-def _build(builder: Callable[..., nn.Module]) -> nn.Module:
-    options: dict[str, Any] = {"weights": None}
+def _sides(name: str, inputs: tuple[TensorSpec, ...]) -> dict[str, int]:
+    """Options with which a detector takes images at the size they have, instead of enlarging them to 800 pixels.
+
+    Raises:
+        UsageError: BAD_INPUT, not one image of a fixed size.
+    """
+    shape = inputs[0].shape
+    sizes = [size for size in shape if isinstance(size, int)]
+    if len(inputs) != 1 or len(shape) != 3 or len(sizes) != 3 or sizes[0] != 3:
+        message = "detection takes one image of a fixed size: their number of boxes differs, so there is no batch"
+        raise UsageError(f"torchvision:{name}", message, "for example --input image:float32[3,320,320]", "BAD_INPUT")
+    return {} if "ssd" in name else {"min_size": min(sizes[1:]), "max_size": max(sizes[1:])}
+
+
+def _build(builder: Callable[..., nn.Module], sides: dict[str, int]) -> nn.Module:
+    options: dict[str, Any] = {"weights": None, **sides}
     if "weights_backbone" in inspect.signature(builder).parameters:
         options["weights_backbone"] = None  # detection and segmentation would download it
     if builder.__name__.endswith(("inception_v3", "googlenet")):
@@ -92,9 +123,14 @@ def _build(builder: Callable[..., nn.Module]) -> nn.Module:
 def _default_inputs(name: str, task: str) -> tuple[TensorSpec, ...]:
     if task == "optical_flow":
         return tuple(TensorSpec(f"image{i}", "float32", ("N", 3, 128, 128)) for i in (1, 2))
-    if task == "video":
-        size = 224 if "mvit" in name or "swin" in name or name == "s3d" else 112
-        return (TensorSpec("video", "float32", ("N", 3, 16, size, size)),)
+    if task == "video":  # the residual ones take any size; 16 frames of 112 pixels cost 80 billion operations each
+        frames, size = (16, 224) if "mvit" in name or "swin" in name or name == "s3d" else (8, 64)
+        return (TensorSpec("video", "float32", ("N", 3, frames, size, size)),)
+    if task == "segmentation":
+        return (TensorSpec("image", "float32", ("N", 3, 128, 128)),)
+    if task == "detection":
+        size = 320 if "ssdlite" in name else 300 if "ssd" in name else 128
+        return (TensorSpec("image", "float32", (3, size, size)),)
     size = 299 if name.endswith("inception_v3") else 224
     return (TensorSpec("image", "float32", ("N", 3, size, size)),)
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from deploykit import inputs
 from deploykit.bundle import CaseRecord, ReferenceRecord
 from deploykit.campaign import plan
-from deploykit.capture import health, outputs, ranges, record, state
+from deploykit.campaign.images import Images
+from deploykit.capture import health, hygiene, images, outputs, ranges, record, state
 from deploykit.errors import UsageError
+from deploykit.finished import Finished
 from deploykit.model import LoadedModel
 from deploykit.parity.scale import classifier_output
 from deploykit.quiet import quiet
 from deploykit.reference import Case, save_arrays, save_case
 from deploykit.results import to_data
+from deploykit.signature import Feeds
 from deploykit.sources._weights import save_weights
 from deploykit.steps import live
 
@@ -31,16 +37,21 @@ def capture(source: dict[str, Any] | None, samples: str | None, stage: str, scra
         seed: of the campaign.
 
     Returns:
-        `signature`, `reference`, `digest`, `parameters`, `model_bytes`, `notes`, `calibration` (file names).
+        `signature`, `reference`, `digest`, `parameters`, `model_bytes`, `notes`, `odd` (those of the notes
+        that the user should read), `calibration` (file names).
     """
     model = live.load(source) if source is not None else live.current()
     health.check(model)
+    model = _proven(model)
     model = replace(model, signature=outputs.with_outputs(model))
     given = inputs.Samples.load(Path(samples)) if samples else None
-    if given is None and source is not None and source["inputs"]:
+    if given is None and model.drawn:
         model = ranges.widened(model)
     live.adopt(model)
-    reference, notes = _reference(model, given, Path(stage), seed)
+    odd = hygiene.findings(model)
+    photos = _photos(model)
+    given = _prepared(photos, given)
+    reference, notes = _reference(model, given, Path(stage), seed, photos)
     folder = Path(stage) / "source"
     folder.mkdir()
     save_weights(model.module, folder / "weights.safetensors")
@@ -49,25 +60,61 @@ def capture(source: dict[str, Any] | None, samples: str | None, stage: str, scra
     return {
         "signature": to_data(model.signature),
         "reference": reference.model_dump(mode="json"),
-        "digest": state.digest(model.module),
+        "digest": model.module.digest if isinstance(model.module, Finished) else state.digest(model.module),
         "parameters": sum(tensor.numel() for tensor in parameters),
         "model_bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
-        "notes": {**model.notes, **notes},
-        "calibration": _calibration(model, given, Path(scratch), seed),
+        "notes": {**model.notes, **odd, **notes},
+        "odd": odd,
+        "calibration": _calibration(model, given, Path(scratch), seed, photos),
+        "preprocessing": to_data(model.preprocessing) if model.preprocessing else None,
     }
 
 
+def _proven(model: LoadedModel) -> LoadedModel:
+    """The model with a note on its preprocessing: proven before anything rests on it."""
+    steps = model.preprocessing
+    if steps is None:
+        return model
+    channels = model.signature.inputs[[spec.name for spec in model.signature.inputs].index(steps.input)].shape
+    count = channels[1] if steps.mode == "recorded" else channels[steps.channel_axis]
+    where = "in the module" if steps.mode == "fused" else "not in the module, to be done before it"
+    notes = {"preprocessing": f"{where}: {steps}", "preprocessing proof": images.proof(steps, int(count))}
+    return replace(model, notes={**model.notes, **notes})
+
+
+def _photos(model: LoadedModel) -> Images | None:
+    """The input that images go into, where the user says how they are preprocessed."""
+    steps = model.preprocessing
+    return Images(steps, partial(images.prepare, steps)) if steps is not None else None
+
+
+def _prepared(photos: Images | None, given: inputs.Samples | None) -> inputs.Samples | None:
+    """Samples as the model takes them: those of recorded preprocessing may be raw images."""
+    if photos is None or given is None or not photos.recorded:
+        return given
+    name = photos.preprocessing.input
+
+    def done(feeds: Feeds) -> Feeds:
+        raw = feeds.get(name)
+        if raw is None or raw.dtype != "uint8" or raw.ndim != 4:
+            return feeds
+        return {**feeds, name: np.concatenate([photos.prepare(raw[i : i + 1]) for i in range(len(raw))])}
+
+    return replace(given, real=done(given.real), calibration=done(given.calibration))
+
+
 def _reference(
-    model: LoadedModel, given: inputs.Samples | None, stage: Path, seed: int
+    model: LoadedModel, given: inputs.Samples | None, stage: Path, seed: int, photos: Images | None
 ) -> tuple[ReferenceRecord, dict[str, str]]:
     """The record of the reference, and notes on what eager does not answer or should not do."""
     folder = stage / "reference"
     folder.mkdir()
     records = []
     with quiet():  # a module may warn of an empty batch or an infinite input: those are asked on purpose
-        recorder = record.Recorder(model)
+        # what answers is written independently of what is exported, where preprocessing makes two of one model
+        recorder = record.Recorder(replace(model, module=model.reference or model.module))
         limits = ranges.limits(model)
-        for question in plan.campaign(model.signature, model.example, given, seed, limits):
+        for question in plan.campaign(model.signature, model.example, given, seed, limits, photos):
             case = recorder.answer(question)
             if case is None:
                 continue
@@ -78,6 +125,8 @@ def _reference(
     notes = {f"skipped {name}": f"eager refuses it: {reason}" for name, reason in recorder.skipped.items()}
     if recorder.random is not None:
         notes["random"] = f"{recorder.random} draws random numbers, without effect on the answers tried"
+    if isinstance(model.module, Finished) and recorder.float64 is None:
+        notes["float64"] = f"none: {model.module.weak or 'the reference implementation refuses this graph'}"
     reference = ReferenceRecord(
         float64=recorder.float64,
         samples=given.origin if given else "drawn",
@@ -121,12 +170,15 @@ def calibration(
     """
     model = live.ensure(source, weights, signature)
     given = inputs.Samples.load(Path(samples)) if samples else None
-    return _calibration(model, given, Path(scratch), seed)
+    photos = _photos(model)
+    return _calibration(model, _prepared(photos, given), Path(scratch), seed, photos)
 
 
-def _calibration(model: LoadedModel, given: inputs.Samples | None, scratch: Path, seed: int) -> list[str]:
+def _calibration(
+    model: LoadedModel, given: inputs.Samples | None, scratch: Path, seed: int, photos: Images | None
+) -> list[str]:
     files = []
-    for index, batch in enumerate(plan.calibration(model.signature, model.example, given, seed)):
+    for index, batch in enumerate(plan.calibration(model.signature, model.example, given, seed, photos)):
         path = scratch / f"calibration-{index}.safetensors"
         save_arrays(batch, path)
         files.append(str(path))

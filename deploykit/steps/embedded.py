@@ -19,7 +19,7 @@ from deploykit.serve.listener import Listener
 from deploykit.serve.metrics import Metrics
 from deploykit.serve.model import About, Model
 from deploykit.serve.routes import Routes
-from deploykit.serve.rules import Rules
+from deploykit.serve.rules import READY, Rules
 from deploykit.session import Session, SessionSettings
 
 SWITCH_S = 0.0005
@@ -98,7 +98,3 @@ def serve(
     gc.freeze()  # what is here now stays: the collector need not look at it for every request
     tell(READY)
     return {"cut": listener.run(drain_s)}
-
-
-READY = "ready"
-"""The first note of `serve`."""

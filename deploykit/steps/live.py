@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from deploykit import registry
+from deploykit import preprocessed
 from deploykit.errors import InternalError
+from deploykit.finished import Finished
 from deploykit.model import LoadedModel, SourceSpec
 from deploykit.results import from_data
 from deploykit.signature import Signature
@@ -41,7 +42,7 @@ def current() -> LoadedModel:
 def load(source: dict[str, Any]) -> LoadedModel:
     """Load what the user named and make it the live model."""
     spec: SourceSpec = from_data(SourceSpec, source)
-    model: LoadedModel = registry.load("sources", spec.kind)().load(spec)
+    model = preprocessed.load(spec)
     adopt(model)
     return model
 
@@ -54,6 +55,7 @@ def ensure(source: dict[str, Any] | None, weights: str, signature: dict[str, Any
         from deploykit.sources._weights import load_weights
 
         model = load(source)
-        load_weights(model.module, Path(weights))
+        if not isinstance(model.module, Finished):  # a file holds its own
+            load_weights(model.module, Path(weights))
     adopt(replace(current(), signature=from_data(Signature, signature)))
     return current()

@@ -9,7 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deploykit import onnx_file
 from deploykit.errors import WorkError
+from deploykit.onnx_graph import PREPROCESS
 from deploykit.quiet import quiet
 
 if TYPE_CHECKING:
@@ -44,6 +46,33 @@ def check_kept(variant: str, keep_float: tuple[str, ...], model: onnx.ModelProto
         computing = [node.name for node in model.graph.node if node.op_type in {"Conv", "Gemm", "MatMul"}]
         hint = f"the nodes with weights are {', '.join(computing[:8])}{', …' if len(computing) > 8 else ''}"
         raise WorkError(variant, f"there is no node {unknown[0]} to keep in float", hint, "UNKNOWN_NODE")
+
+
+def preprocessing(model: onnx.ModelProto) -> list[str]:
+    """Nodes that turn raw images into the network's input: they stay in float in every precision."""
+    return [node.name for node in model.graph.node if node.name.startswith(PREPROCESS)]
+
+
+def check_full_precision(variant: str, model: onnx.ModelProto) -> None:
+    """A graph that is in reduced precision already is not reduced once more: what it lost no transform gives back.
+
+    Raises:
+        WorkError: ALREADY_REDUCED.
+    """
+    from onnx import TensorProto
+
+    quantized = onnx_file.count(model, *QUANTIZED)
+    kinds = {tensor.data_type for tensor in model.graph.initializer}
+    if quantized or (TensorProto.FLOAT16 in kinds and TensorProto.FLOAT not in kinds):
+        message = f"the graph is quantized already, in {quantized} places" if quantized else "its weights are float16"
+        raise WorkError(variant, message, "start from the float32 model that it was made from", "ALREADY_REDUCED")
+
+
+QUANTIZED = (
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "MatMulInteger",
+    "ConvInteger", "QGemm", "QAttention", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "MatMulNBits",
+)  # fmt: skip
+"""Operators that compute with, or convert from and to, integers."""
 
 
 def not_applied(variant: str, message: str) -> WorkError:

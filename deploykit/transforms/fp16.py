@@ -47,6 +47,7 @@ class Transform:
                 to keep in float32 is not there.
         """
         model = onnx_file.load(source)
+        _foreign.check_full_precision("onnx-fp16", model)
         _foreign.check_kept("onnx-fp16", tuple(self.keep_float), model)
         # the types recorded for float32 contradict the new ones
         del model.graph.value_info[:]
@@ -61,7 +62,7 @@ class Transform:
                 _inferable(model, large, folder),
                 keep_io_types=self.keep_io_types,
                 op_block_list=[*float16.DEFAULT_OP_BLOCK_LIST, *self.op_block_list],
-                node_block_list=[*self.keep_float, *_crashing(model)],
+                node_block_list=[*self.keep_float, *_foreign.preprocessing(model), *_crashing(model)],
             )
             _skip_round_trips(converted.graph, own)
             # casts are appended at the end, and the checker wants producers first

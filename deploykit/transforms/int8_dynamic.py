@@ -46,7 +46,9 @@ class Transform:
             from onnxruntime.quantization import QuantType, quantize_dynamic
 
             model = onnx_file.load(source)
+            _foreign.check_full_precision("onnx-int8-dynamic", model)
             _foreign.check_kept("onnx-int8-dynamic", tuple(self.keep_float), model)
+            kept = [*self.keep_float, *_foreign.preprocessing(model)]
             large = onnx_file.weight_bytes(model) > onnx_file.EXTERNAL_OVER
             quantize_dynamic(
                 source,
@@ -55,7 +57,7 @@ class Transform:
                 per_channel=self.per_channel,
                 weight_type=QuantType.QInt8,
                 # it first makes a MatMul of every Gemm, under another name
-                nodes_to_exclude=[name for node in self.keep_float for name in (node, f"{node}_MatMul")],
+                nodes_to_exclude=[name for node in kept for name in (node, f"{node}_MatMul")],
                 use_external_data_format=large,
             )
             model = onnx_file.load(folder / "quantized.onnx")

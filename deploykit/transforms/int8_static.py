@@ -52,6 +52,7 @@ class Transform:
         """
         if not calibration:
             raise WorkError("onnx-int8-static", "no calibration samples", "give some with --samples", "NO_CALIBRATION")
+        _foreign.check_full_precision("onnx-int8-static", onnx_file.load(source, external=False))
         with _foreign.workshop(target) as folder:
             self._quantize(source, folder, calibration)
             model = onnx_file.load(folder / "quantized.onnx")
@@ -80,7 +81,7 @@ class Transform:
             _reader(calibration),
             quant_format=q.QuantFormat.QDQ,
             op_types_to_quantize=list(self.op_types),
-            nodes_to_exclude=list(self.keep_float),
+            nodes_to_exclude=[*self.keep_float, *_foreign.preprocessing(prepared)],
             per_channel=self.per_channel,
             activation_type=q.QuantType.QUInt8,
             weight_type=q.QuantType.QInt8,

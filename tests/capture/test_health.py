@@ -1,4 +1,5 @@
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from deploykit.capture import health, state
 from deploykit.errors import WorkError
 from deploykit.model import LoadedModel
 from deploykit.signature import Dim, Signature, TensorSpec
+
+SOURCE = Path(__file__).read_text().splitlines()
 
 
 class Forward(nn.Module):
@@ -92,6 +95,8 @@ class Inner(nn.Module):
 def test_a_buffer_that_forward_changes_is_named(module, buffer):
     error = refused(loaded(module))
     assert (error.code, error.subject) == ("STATEFUL_REFERENCE", buffer)
+    line = int(error.message.rpartition("test_health.py:")[2])
+    assert "+= 1" in SOURCE[line - 1] or "add_(" in SOURCE[line - 1]
 
 
 def test_batch_norm_left_in_train_mode_under_an_eval_parent_is_found_before_its_counter_moves():
@@ -133,7 +138,10 @@ def test_whose_forward_draws_random_numbers_is_told(function, where):
         torch.manual_seed(0)
         head = nn.Sequential(nn.Linear(50, 30), Forward(lambda m, x: nn.functional.dropout(x, 0.1)))
         error = refused(loaded(Forward(function, head=head)))
-    assert error.message == f"two calls with the same input differ: {where} draws random numbers"
+    said = f"two calls with the same input differ: {where} at test_health.py:"
+    assert error.message.startswith(said)
+    line = int(error.message.removeprefix(said).split()[0])
+    assert ("dropout" if "bernoulli" in where else "randn") in SOURCE[line - 1]
 
 
 def test_integers_must_repeat_exactly():

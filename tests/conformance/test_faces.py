@@ -18,12 +18,14 @@ ATTRIBUTES = {
     "exporters": {"core": bool, "file_name": str, "runtime": str, "precision": str, "runs_code": bool},
     "transforms": {"core": bool, "base": str, "precision": str, "needs_calibration": bool},
     "runtimes": {"stack": str, "runs_code": bool},
+    "sweep": {"jobs": int, "address": str},
     "handoff": {"runtimes": tuple, "speaks": str, "stack": str, "summary": str, "proof": str},
 }
 METHODS = {
     "exporters": ("unavailable", "export"),
     "transforms": ("unavailable", "apply"),
     "runtimes": ("unavailable", "providers", "open"),
+    "sweep": ("unavailable", "opened"),
     "handoff": ("check", "files", "commands"),  # writes files only: nothing can be missing for that
 }
 PLUGINS = [(kind, name) for kind in ATTRIBUTES for name in registry.names(kind) if ONLY in {None, name}]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from deploykit.parity import masking
 from deploykit.parity.budget import budget_for
 from deploykit.parity.judge import Judge, conclude
 from deploykit.parity.scale import Scale
@@ -180,3 +181,10 @@ def test_hidden_positions_do_not_lend_their_noise():
     report, checks = judged(case, change)
     assert checks["R"].verdict == "fail"
     assert report.code == "VALUE_MISMATCH"
+
+
+def test_a_mask_of_an_empty_batch_shows_nothing():
+    """Eager may answer a batch of none, and what it answers is judged as any other answer."""
+    empty = np.zeros((0, 5), bool)
+    assert masking.valid(empty, (0, 3)).shape == (0, 3)
+    assert masking.hidden_rows(empty, (0, 3)).shape == (0, 3)

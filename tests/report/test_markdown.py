@@ -58,8 +58,8 @@ def test_hostile_names_start_no_markup_no_html_and_no_line(hostile_verify, hosti
 
 
 def test_a_backslash_cannot_free_the_bar_behind_it(verified):
-    assert markdown._cell("a\\|b") == "a\\\\\\|b"
-    assert markdown._cell("[x](javascript:1)") == "\\[x\\](javascript:1)"
+    assert markdown.in_cell("a\\|b") == "a\\\\\\|b"
+    assert markdown.in_cell("[x](javascript:1)") == "\\[x\\](javascript:1)"
 
 
 def long(verified, count):

@@ -1,5 +1,6 @@
 """The user's own code as a source: what it may return, and how its mistakes are told."""
 
+import copy
 import sys
 import textwrap
 from pathlib import Path
@@ -175,10 +176,15 @@ def test_checkpoint(load, tmp_path):
         ("Add()", ("a:float32[N,3]", "c:float32[N,3]"), "INPUT_NAMES", "forward takes a, b, shift; given were a, c"),
         ("Add()", ("a:float32[N,3]",), "INPUT_NAMES", "given were a;"),
         ("Add()", ("a:float32[N,3]", "a:float32[N,3]"), "INPUT_NAMES", "twice"),
-        ("Add(), (torch.ones(1), ) * 4", (), "INPUT_NAMES", "4 example inputs"),
-        ("Add(), {'a': torch.ones(1)}", (), "INPUT_NAMES", "given were a"),
-        ("Add(), torch.ones(1)", (), "INPUT_NAMES", "given were a"),
-        ("Add(), (torch.ones(2, 3), [1, 2, 3])", (), "BAD_EXAMPLE", "input b: the example is a list"),
+        ("Add(), (torch.ones(1), ) * 4", (), "INPUT_NAMES", "forward takes a, b, shift: too many positional arguments"),
+        ("Add(), {'a': torch.ones(1)}", (), "INPUT_NAMES", "missing a required argument: 'b'"),
+        ("Add(), {'a': torch.ones(1), 'c': torch.ones(1)}", (), "INPUT_NAMES", "given were a, c"),
+        ("Add(), torch.ones(1)", (), "INPUT_NAMES", "missing a required argument: 'b'"),
+        ("Add(), (torch.ones(2, 3), [1, object()])", (), "BAD_EXAMPLE", "input b_1: the example is a object"),
+        ("Add(), (1, 2)", (), "BAD_EXAMPLE", "hold no tensor"),
+        ("Add(), (torch.ones(2, 3), torch.ones(2, 3))", ("c:float32[N,3]",), "INPUT_NAMES", "no tensor is called c"),
+        ("Add(), (torch.ones(2, 3), torch.ones(2, 3))", ("a:float32[N,4]",), "BAD_EXAMPLE", "the example is float32"),
+        ("Add()", ("a:float32[N=2..8/2,3]", "b:float32[N,3]"), "BAD_INPUT", "a batch goes in steps of 1"),
         ("Add(), (torch.ones(2, 3), torch.ones(2, 3).bfloat16())", (), "BAD_EXAMPLE", "input b: bfloat16"),
         ("Add(), (torch.ones(0, 3), torch.ones(0, 3))", (), "BAD_EXAMPLE", "input a: the example is empty"),
         ("Add(), 'images'", (), "BAD_EXAMPLE", "the example inputs are a str"),
@@ -192,12 +198,97 @@ def test_what_cannot_be_used_is_a_usage_error(load, value, inputs, code, words):
         load(returning(value), inputs=inputs)
 
 
-@pytest.mark.parametrize("parameters", ["self, *, a", "self, *tensors", "self, **named", "self"])
-def test_forward_without_names_is_refused(load, parameters):
+NESTED = """
+import dataclasses, typing
+
+@dataclasses.dataclass
+class Batch:
+    image: torch.Tensor
+    scale: float
+
+class Pair(typing.NamedTuple):
+    left: torch.Tensor
+    right: torch.Tensor
+
+class Takes(nn.Module):
+    def __init__(self, answer):
+        super().__init__()
+        self.layer, self.answer = nn.Linear(3, 3), answer
+    def forward(self, {parameters}):
+        return self.layer({used}) * self.answer
+"""
+
+
+@pytest.mark.parametrize(
+    ("parameters", "used", "args", "kwargs", "inputs"),
+    [
+        ("batch", "batch['a'] + batch['b'][0]", "({'a': X, 'b': [X, None]},)", "{}", ["batch_a", "batch_b_0"]),
+        ("*tensors", "tensors[0] - tensors[1]", "(X, X + 1)", "{}", ["tensors_0", "tensors_1"]),
+        ("x, *, shift", "x + shift", "(X,)", "{'shift': X}", ["x", "shift"]),
+        ("x, scale, flag=False", "x * scale if flag else x", "(X, 2.5, True)", "{}", ["x"]),
+        ("x, y=None, z=None", "x + z", "()", "{'z': X, 'x': X}", ["x", "z"]),
+        ("batch", "batch.image * batch.scale", "(Batch(X, 0.5),)", "{}", ["batch_image"]),
+        ("pair", "pair.left + pair.right", "(Pair(X, X),)", "{}", ["pair_left", "pair_right"]),
+        ("states, x", "x + states[0][1]", "([(X, X)], X)", "{}", ["states_0_0", "states_0_1", "x"]),
+        ("**named", "named['a'] + named['b']", "()", "{'a': X, 'b': X}", ["a", "b"]),
+    ],
+)
+def test_nested_arguments_become_named_tensors(load, parameters, used, args, kwargs, inputs):
+    body = NESTED.format(parameters=parameters, used=used) + (
+        f"X = torch.arange(12.0).view(4, 3)\ndef build():\n    return Takes(2.0), {args}, {kwargs}\n"
+    )
+    loaded = load(body)
+    assert [str(spec) for spec in loaded.signature.inputs] == [f"{name}:float32[N,3]" for name in inputs]
+    assert [name for name, _ in loaded.module.named_parameters()] == ["layer.weight", "layer.bias"]
+    assert type(loaded.module).__name__ == "Takes"
+    module, own_args, own_kwargs = sys.modules["_deploykit_source_user"].build()
+    copied = copy.deepcopy(loaded.module)
+    copied.layer.load_state_dict(module.layer.state_dict())
+    with torch.no_grad():
+        expected = module(*own_args, **own_kwargs)[:2]
+        actual = copied(*map(torch.from_numpy, loaded.example.values()))
+    assert torch.equal(actual, expected)
+
+
+def test_a_dict_is_arguments_by_name_or_the_one_argument(load):
+    by_name = NESTED.format(parameters="x, y", used="x + y") + returning(
+        "Takes(1.0), {'y': torch.ones(2, 3), 'x': torch.ones(2, 3)}"
+    )
+    assert [spec.name for spec in load(by_name).signature.inputs] == ["x", "y"]
+    one = NESTED.format(parameters="batch", used="batch['x']") + returning("Takes(1.0), {'x': torch.ones(2, 3)}")
+    assert [spec.name for spec in load(one).signature.inputs] == ["batch_x"]
+
+
+def test_constants_of_the_example_are_told(load):
+    body = NESTED.format(parameters="x, scale, mode", used="x * scale") + returning(
+        "Takes(1.0), (torch.ones(1, 3), 2.5, 'fast')"
+    )
+    notes = load(body).notes
+    assert notes["constants"] == "part of the model: scale=2.5, mode=fast"
+    assert notes["example"] == "its one row was repeated to 2: exporters fix a batch of 1"
+
+
+def test_input_texts_give_the_dims_of_an_example(load):
+    body = NESTED.format(parameters="batch", used="batch['a']") + returning("Takes(1.0), {'a': torch.ones(1, 7, 3)}")
+    loaded = load(body, inputs=("batch_a:float32[N=1..16,T=4..64/4,3]",))
+    assert loaded.signature.dims == (Dim("N", 1, 16), Dim("T", 4, 64, 4))
+    assert loaded.example["batch_a"].shape == (2, 4, 3)
+    assert not loaded.drawn
+
+
+def test_keyword_only_parameters_are_described_by_name(load):
+    body = NESTED.format(parameters="x, y=None, *, z", used="x + z") + returning("Takes(1.0)")
+    loaded = load(body, inputs=("z:float32[N,3]", "x:float32[N,3]"))
+    assert [spec.name for spec in loaded.signature.inputs] == ["x", "z"]
+    assert loaded.drawn
+
+
+@pytest.mark.parametrize("parameters", ["self, **named", "self"])
+def test_forward_without_parameters_takes_no_example(load, parameters):
     body = f"class Net(nn.Module):\n    def forward({parameters}):\n        return None\n" + returning(
         "Net(), torch.ones(2, 3)"
     )
-    with pytest.raises(UsageError, match=r"FORWARD_SIGNATURE.*wrap it"):
+    with pytest.raises(UsageError, match=r"INPUT_NAMES.*too many positional arguments"):
         load(body)
 
 

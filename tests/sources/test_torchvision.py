@@ -92,13 +92,14 @@ def test_inception_has_its_own_size_and_one_output(tmp_path):
 @pytest.mark.parametrize(
     ("name", "inputs"),
     [
-        ("fcn_resnet50", ["image:float32[N,3,224,224]"]),
-        ("ssdlite320_mobilenet_v3_large", ["image:float32[N,3,224,224]"]),
-        ("r3d_18", ["video:float32[N,3,16,112,112]"]),
+        ("lraspp_mobilenet_v3_large", ["image:float32[N,3,128,128]"]),
+        ("ssdlite320_mobilenet_v3_large", ["image:float32[3,320,320]"]),
+        ("fasterrcnn_mobilenet_v3_large_320_fpn", ["image:float32[3,128,128]"]),
+        ("r3d_18", ["video:float32[N,3,8,64,64]"]),
         ("raft_small", ["image1:float32[N,3,128,128]", "image2:float32[N,3,128,128]"]),
     ],
 )
-def test_other_tasks_load_plainly_and_download_nothing(name, inputs, monkeypatch):
+def test_other_tasks_download_nothing(name, inputs, monkeypatch):
     def forbidden(*_, **__):
         raise AssertionError("a download")
 
@@ -106,8 +107,27 @@ def test_other_tasks_load_plainly_and_download_nothing(name, inputs, monkeypatch
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", forbidden)
     loaded = load(name)
     assert [str(spec) for spec in loaded.signature.inputs] == inputs
-    assert loaded.notes["weights"] == "random (seed 0)"
+    assert loaded.notes["weights"].startswith("random (seed 0)")
     assert answer(loaded) is not None
+
+
+def test_segmentation_and_video_tell_inputs_apart():
+    for name, output in (("lraspp_mobilenet_v3_large", "out"), ("r3d_18", None)):
+        loaded = load(name)
+        scores = answer(loaded)[output] if output else answer(loaded)
+        assert 0.3 < float((scores - scores.mean(dim=0)).std()) < 3
+        assert loaded.notes["weights"] == "random (seed 0), batch-norm calibrated, head rescaled"
+
+
+@pytest.mark.parametrize("name", ["ssdlite320_mobilenet_v3_large", "fasterrcnn_mobilenet_v3_large_320_fpn"])
+def test_detection_takes_one_image_and_finds_boxes(name):
+    loaded = load(name)
+    found = answer(loaded)
+    assert set(found) == {"boxes", "labels", "scores"}
+    assert len(found["boxes"]) == len(found["labels"]) > 0
+    assert float(found["scores"].max()) < 1
+    with pytest.raises(UsageError, match=r"BAD_INPUT.*one image of a fixed size.*image:float32\[3,320,320\]"):
+        load(name, inputs=("image:float32[N,3,128,128]",))
 
 
 def test_unknown_name_comes_with_close_ones():
