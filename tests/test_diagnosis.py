@@ -66,7 +66,8 @@ LIBTORCH = {
 ONNX = {"SAME_LOWER", "SAME_UPPER"}
 """Values of ONNX's auto_pad."""
 
-OTHER = GRPC | LIBTORCH | ONNX | {"FILE_OR_BUNDLE", "STACK_GLOBAL", "WORLD_SIZE", "OMP_NUM_THREADS"}
+HUGGING_FACE = {"HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY"}
+OTHER = GRPC | LIBTORCH | ONNX | {"FILE_OR_BUNDLE", "STACK_GLOBAL", "WORLD_SIZE", "OMP_NUM_THREADS"} | HUGGING_FACE
 """Texts in capitals that are no codes: a name in a help text, a pickle's opcode, environment variables."""
 
 SETTINGS = (

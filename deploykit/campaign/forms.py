@@ -41,8 +41,8 @@ def shapes(source: Draw) -> Iterator[CaseInputs]:
     for dim in _inner(source):
         usual = source.sizes[dim.name]
         odd = usual + dim.step * (1 if usual // dim.step % 2 == 0 else 2)
-        largest = dim.max if dim.stated else usual * LARGE
-        for size in sorted({dim.min, dim.min + dim.step, odd, largest} - {usual}):
+        ends = {dim.min, dim.max} if dim.stated else {dim.min}
+        for size in sorted({*ends, dim.min + dim.step, odd, dim.nearest(usual * LARGE)} - {usual}):
             if size in dim and (inputs := _resized(source, dim.name, size)):
                 # where nobody stated the ends, eager may refuse a size that the default range holds
                 yield source.case(f"{dim.name}-{size}", "shapes", "full", inputs, optional=not dim.stated)

@@ -19,12 +19,13 @@ from deploykit.cli import options, recipe_options
 def command(source: str, output: Path | None, json_to: str | None, quiet: bool, debug: bool, **given: Any) -> int:  # noqa: ARG001
     """Write the variants of SOURCE, the reference that eager PyTorch answered, and the manifest."""
     from deploykit.pipeline.export import export
-    from deploykit.pipeline.planning import plan_export
-    from deploykit.report import plan as plan_form
     from deploykit.report.inspect import render_manifest
 
     request = options.export_request(source, output, given)
     if given["plan"]:
+        from deploykit.pipeline.planning import plan_export
+        from deploykit.report import plan as plan_form
+
         plan = plan_export(request)
         options.emit(plan, plan_form.render(plan), json_to)
         return plan.exit_code
