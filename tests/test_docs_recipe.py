@@ -74,7 +74,7 @@ def test_the_recipe_on_the_page_is_done_as_it_says(folder):
     assert bundle.manifest.variant("onnx").facts["opset"] == 18
     assert bundle.manifest.variant("onnx-int8-static").options["per_channel"] is True
     assert (folder / "junit.xml").read_text().startswith("<?xml")
-    assert (folder / "handoff/triton/classifier/1/model.onnx").is_file()
+    assert (folder / "handoff/triton/model_repository/classifier/1/model.onnx").is_file()
 
 
 def test_the_error_on_the_page_is_what_is_said(folder):

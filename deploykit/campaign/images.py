@@ -57,7 +57,7 @@ class Images:
             if count * channels * high * wide <= MAX_ELEMENTS:
                 shape = self.preprocessing.raw_shape(count, channels, high, wide)
                 raw = pictures(shape, self.preprocessing.layout, source.generator())
-                yield self._case(source, f"image-{high}x{wide}", "images", raw)
+                yield self._case(source, f"image-{high}x{wide}", "shapes", raw)
 
     def _drawn(self, shape: tuple[int, ...], generator: np.random.Generator) -> NDArray[Any]:
         if not self.recorded:

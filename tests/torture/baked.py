@@ -15,7 +15,7 @@ BRANCH = fails("CONTROL_FLOW_BAKED")
 SCALAR = fails("SCALAR_BAKED")
 EITHER = fails("SCALAR_BAKED", "CONTROL_FLOW_BAKED")  # a number that only decides: nothing outside tells them apart
 SIZE = Expected("fail", ("DYNAMIC_DIM_FIXED", "GUARD_LOST"))
-NAMED = unmade("EXPORT_ERROR", says=r"baked\.py")
+NAMED = unmade("DATA_DEPENDENT", says=r"baked\.py")
 
 
 def _sum_branch(x):

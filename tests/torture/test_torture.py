@@ -127,6 +127,7 @@ def expected_codes() -> set[str]:
 
 
 ELSEWHERE = {
+    "ALREADY_REDUCED": "pipeline/test_onnx_source.py",
     "BAD_ANSWER": "test_endpoint.py",
     "BASELINE_DRIFT": "pipeline/test_baseline.py",
     "BASELINE_INPUTS": "parity/test_drift.py",
@@ -136,6 +137,7 @@ ELSEWHERE = {
     "NOT_READY": "test_endpoint.py",
     "NOT_VERIFIED": "pipeline/test_handoff.py",
     "PREFLIGHT_FAILED": "pipeline/test_reexport.py",
+    "PREPROCESS_MISMATCH": "pipeline/test_preprocessed.py",
     "PROBE_POWER": "pipeline/test_selfcheck.py",
     "PROVIDER_FALLBACK": "cli/test_end_to_end.py",
     "QDQ_MISMATCH": "quantization/test_behaviour.py",
@@ -146,6 +148,7 @@ ELSEWHERE = {
     "SERVER_ERROR": "test_endpoint.py",
     "SERVER_OUTPUTS": "pipeline/test_remote.py",
     "SERVER_UNREACHABLE": "pipeline/test_remote.py",
+    "SOURCE_FINISHED": "pipeline/test_onnx_source.py",
     "TARGET_CANNOT_LOAD": "pipeline/test_reexport.py",
     "TARGET_CANNOT_SERVE": "pipeline/test_handoff.py",
     "TARGET_TOO_OLD": "pipeline/test_reexport.py",
