@@ -22,6 +22,8 @@ def main() -> NoReturn:
     that the shell sees what happened.
     """
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a background shell has it ignored
+        signal.signal(signal.SIGINT, _interrupt)
     sys.exit(_run(sys.argv[1:]))
 
 
@@ -31,7 +33,7 @@ def _run(arguments: list[str]) -> int:
 
         code = app.group.main(args=arguments, prog_name="deploykit", standalone_mode=False)
     except DeploykitError as error:
-        return _tell(error, arguments)
+        return _stop() if _stopped else _tell(error, arguments)
     except click.exceptions.NoArgsIsHelpError:
         return _tell(UsageError("deploykit", "no command is named", "deploykit --help"), arguments)
     except click.UsageError as error:
@@ -45,7 +47,7 @@ def _run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _die_of(signal.SIGPIPE)
     except OSError as error:
-        return _tell(from_os_error(error, error.filename or "deploykit"), arguments)
+        return _stop() if _stopped else _tell(from_os_error(error, error.filename or "deploykit"), arguments)
     except Exception as error:  # noqa: BLE001 - the last edge: a bug, said as such
         if _stopped:  # whatever broke while everything was being taken down
             return _stop()

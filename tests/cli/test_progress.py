@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from deploykit.cli.progress import Lines
 
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
@@ -72,3 +74,30 @@ def test_lines_go_on_from_where_a_stage_is(capsys):
     lines.reach(12)
     lines.step("one")
     assert capsys.readouterr().err.split("] ", 1)[1] == "tune, seconds 13/90: one\n"
+
+
+BREAKS_WHILE_STOPPING = """
+import os, signal
+from deploykit import __main__ as deploykit
+from deploykit.cli import app
+
+def main(**_):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        raise {broken} from None
+
+app.group.main = main
+deploykit.main()
+"""
+
+
+@pytest.mark.parametrize("broken", ["ValueError('torn')", "OSError('gone')", "WorkError('x', 'torn', 'no', 'T')"])
+def test_what_breaks_while_a_ctrl_c_unwinds_is_no_bug_of_ours(broken):
+    code = f"from deploykit.errors import WorkError\n{BREAKS_WHILE_STOPPING.format(broken=broken)}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - a background shell ignores it
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr.startswith("error[INTERRUPTED]: deploykit: stopped")
