@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
+from deploykit.capture.bounded import Bound
 from deploykit.capture.calling import arrays, call
 from deploykit.capture.copies import Copies
 from deploykit.capture.float64 import Exact
@@ -44,7 +45,8 @@ class NoiseFloor:
     def __init__(self, copies: Copies, exact: Exact, example: Feeds) -> None:
         self._copies = copies
         self._exact = exact
-        self._half = _answers_in_half(copies, example)
+        self._bound = Bound(copies.original, example)
+        self._half = _answers_in_half(copies, example, self._bound)
         self._finished = isinstance(copies.original, Finished)
         self._others = list(copies.original.others()) if isinstance(copies.original, Finished) else []
         self._channels_last = not self._finished and self._takes_channels_last(example)
@@ -105,7 +107,7 @@ class NoiseFloor:
         head = inputs.inputs if whole else _rows(inputs.inputs, slice(0, count))
         exact = expected64 if whole else self._exact.floats(head)
         try:
-            return arrays(call(self._copies.get(torch.float16), head, torch.float16)), exact
+            return arrays(call(self._copies.get(torch.float16), head, torch.float16, within=self._bound)), exact
         except Exception:  # noqa: BLE001 - any module may refuse another form of its input in its own way
             return {}, {}
 
@@ -180,11 +182,11 @@ def rmse(actual: np.ndarray, exact: np.ndarray) -> float | None:
     return found if np.isfinite(found) else None
 
 
-def _answers_in_half(copies: Copies, example: Feeds) -> bool:
+def _answers_in_half(copies: Copies, example: Feeds, bound: Bound) -> bool:
     """Whether a float16 copy of the module answers the example in float16."""
     floats = {torch.float16, torch.float32, torch.float64, torch.bfloat16}
     try:
-        outputs = call(copies.get(torch.float16), example, torch.float16)
+        outputs = call(copies.get(torch.float16), example, torch.float16, within=bound)
     except Exception:  # noqa: BLE001 - any module may refuse another dtype in its own way: then there is no such answer
         return False
     return all(tensor.dtype == torch.float16 for _, tensor in outputs if tensor.dtype in floats)

@@ -25,7 +25,7 @@ from deploykit.inputs import Samples
 from deploykit.isolation import Caller, Limits, Pool
 from deploykit.lines import LINES
 from deploykit.model import SourceSpec
-from deploykit.pipeline import fitting, train
+from deploykit.pipeline import capturing, fitting, train
 from deploykit.pipeline.keep_float import Search, Staged, Wanted
 from deploykit.pipeline.reuse import Ingredients, Shelf
 from deploykit.plan import PlannedVariant
@@ -37,9 +37,6 @@ from deploykit.results import from_data
 from deploykit.session import SessionSettings
 from deploykit.signature import Signature
 from deploykit.sources import mlp
-
-CAPTURE_SECONDS = 900.0
-"""Wall time for loading a model and recording its reference: eager answers every case several times."""
 
 RECORDED = ("torch", "torchvision", "onnx", "onnxruntime", "onnxscript", "numpy")
 """Packages whose versions go into the manifest."""
@@ -103,20 +100,10 @@ def export(request: ExportRequest, progress: Progress, live: Caller | None = Non
         progress.stage("export", len(planned) + 2)
         source, samples, training = _prepared(request, scratch, progress)
         with Pool(generous()) as torch_pool:
-            caller = live or torch_pool.worker("torch")
-            captured = caller.call(
-                "capturing:capture",
-                timeout_s=CAPTURE_SECONDS,
-                source=asdict(source) if live is None else None,
-                samples=str(samples) if samples else None,
-                stage=str(stage),
-                scratch=str(scratch),
-                seed=source.seed,
-            )
-            progress.step(f"reference: {len(captured['reference']['cases'])} cases answered by eager")
-            for name, odd in captured["odd"].items():
-                progress.note(f"{name}: {odd}")
-            code = caller.call("imported:imported")
+            workers = partial(_worker, live, torch_pool)
+            loaded = source if live is None else None
+            captured = capturing.capture(workers, loaded, samples, stage, scratch, source.seed, progress)
+            code = workers().call("imported:imported")
             made_of = Ingredients(request.source, captured, code, stage, request.release, request.keep_float)
             keys = made_of.keys(planned, {variant.name: options_for(request, variant) for variant in planned})
             shelf = Shelf.at(request.target, reuse=request.reuse).settled(planned, keys, stage)
@@ -126,6 +113,11 @@ def export(request: ExportRequest, progress: Progress, live: Caller | None = Non
         bundle = publish(stage, manifest, request.target)
         progress.step(f"published {request.target}")
     return ExportOutcome(bundle, training)
+
+
+def _worker(live: Caller | None, pool: Pool) -> Caller:
+    """Whoever has the module: this process, or the child, another one after a crash."""
+    return live or pool.worker("torch")
 
 
 def options_for(request: ExportRequest, variant: PlannedVariant) -> dict[str, Any]:
@@ -240,8 +232,7 @@ class _Workshop:
         return {**answer, "facts": {**answer["facts"], **facts}}
 
     def _export(self, variant: PlannedVariant, target: Path, options: dict[str, Any]) -> dict[str, Any]:
-        caller = self.live or self.torch_pool.worker("torch")
-        answer: dict[str, Any] = caller.call(
+        answer: dict[str, Any] = _worker(self.live, self.torch_pool).call(
             "exporting:export",
             exporter=variant.plugin,
             target=str(target),
@@ -282,7 +273,8 @@ class _Workshop:
     ) -> dict[str, Any]:
         base = made[variant.base or ""]
         if base.file is None:
-            raise WorkError(variant.name, f"its base {base.name} was not made", "see there", base.code)
+            why = f"its base {base.name} was not made: {base.reason}"
+            raise WorkError(variant.name, why, "see there", base.code)
         answer: dict[str, Any] = pool.worker("transforms").call(
             "transforming:transform",
             name=variant.plugin,
@@ -381,7 +373,7 @@ def generous() -> Limits:
     """
     default = Limits.for_model(0)
     memory = max(default.memory_bytes, psutil.virtual_memory().total // 2)
-    return replace(default, memory_bytes=memory, cpu_s=int(2 * CAPTURE_SECONDS))
+    return replace(default, memory_bytes=memory, cpu_s=int(2 * capturing.SECONDS))
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from deploykit.errors import UsageError
 from deploykit.inputs import Samples
 from deploykit.isolation import Pool
 from deploykit.model import SourceSpec
-from deploykit.pipeline.export import CAPTURE_SECONDS, generous
+from deploykit.pipeline import capturing
+from deploykit.pipeline.export import generous
 from deploykit.plan_results import InitReport
 from deploykit.progress import Progress
 from deploykit.recipe import Recipe
@@ -57,7 +58,7 @@ def init(request: InitRequest, progress: Progress) -> InitReport:
     progress.stage("init", 2)
     with Pool(generous()) as pool:
         found: dict[str, Any] = pool.worker("torch").call(
-            "describing:describe", timeout_s=CAPTURE_SECONDS, source=asdict(request.source)
+            "describing:describe", timeout_s=capturing.SECONDS, source=asdict(request.source)
         )
     progress.step(f"loaded {request.source.name}: {found['parameters']:,} parameters")
     draft = recipe_text.Draft(

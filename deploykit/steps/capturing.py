@@ -26,7 +26,15 @@ from deploykit.sources._weights import save_weights
 from deploykit.steps import live
 
 
-def capture(source: dict[str, Any] | None, samples: str | None, stage: str, scratch: str, seed: int) -> dict[str, Any]:
+def capture(
+    source: dict[str, Any] | None,
+    samples: str | None,
+    stage: str,
+    scratch: str,
+    seed: int,
+    asked: str,
+    without: dict[str, str],
+) -> dict[str, Any]:
     """Write `source/weights.safetensors` and `reference/` into `stage`, calibration batches into `scratch`.
 
     Args:
@@ -35,6 +43,8 @@ def capture(source: dict[str, Any] | None, samples: str | None, stage: str, scra
         stage: folder of the bundle in the making.
         scratch: folder for files that other steps need and the bundle does not.
         seed: of the campaign.
+        asked: path of a file that names the question being answered, while it is one that eager may refuse.
+        without: cases that are not asked, by id, and why: they killed the process before this one.
 
     Returns:
         `signature`, `reference`, `digest`, `parameters`, `model_bytes`, `notes`, `odd` (those of the notes
@@ -51,7 +61,7 @@ def capture(source: dict[str, Any] | None, samples: str | None, stage: str, scra
     odd = hygiene.findings(model)
     photos = _photos(model)
     given = _prepared(photos, given)
-    reference, notes = _reference(model, given, Path(stage), seed, photos)
+    reference, notes = _reference(model, given, Path(stage), seed, photos, without, Path(asked))
     folder = Path(stage) / "source"
     folder.mkdir()
     save_weights(model.module, folder / "weights.safetensors")
@@ -104,9 +114,18 @@ def _prepared(photos: Images | None, given: inputs.Samples | None) -> inputs.Sam
 
 
 def _reference(
-    model: LoadedModel, given: inputs.Samples | None, stage: Path, seed: int, photos: Images | None
+    model: LoadedModel,
+    given: inputs.Samples | None,
+    stage: Path,
+    seed: int,
+    photos: Images | None,
+    without: dict[str, str],
+    asked: Path,
 ) -> tuple[ReferenceRecord, dict[str, str]]:
-    """The record of the reference, and notes on what eager does not answer or should not do."""
+    """The record of the reference, and notes on what eager does not answer or should not do.
+
+    The question that eager may refuse stands in the file `asked` while it is answered: native code may die of it.
+    """
     folder = stage / "reference"
     folder.mkdir()
     records = []
@@ -115,7 +134,12 @@ def _reference(
         recorder = record.Recorder(replace(model, module=model.reference or model.module))
         limits = ranges.limits(model)
         for question in plan.campaign(model.signature, model.example, given, seed, limits, photos):
+            if question.id in without:
+                continue
+            if question.optional or question.gate == "outside":
+                asked.write_text(question.id, encoding="utf-8")
             case = recorder.answer(question)
+            asked.unlink(missing_ok=True)
             if case is None:
                 continue
             _check_labels(case)
@@ -123,6 +147,7 @@ def _reference(
             save_case(case, stage / file)
             records.append(CaseRecord(file=file, **{name: getattr(case, name) for name in _RECORDED}))
     notes = {f"skipped {name}": f"eager refuses it: {reason}" for name, reason in recorder.skipped.items()}
+    notes |= {f"skipped {name}": f"eager dies of it: {reason}" for name, reason in without.items()}
     if recorder.random is not None:
         notes["random"] = f"{recorder.random} draws random numbers, without effect on the answers tried"
     if isinstance(model.module, Finished) and recorder.float64 is None:

@@ -97,7 +97,7 @@ def test_what_breaks_while_a_ctrl_c_unwinds_is_no_bug_of_ours(broken):
     code = f"from deploykit.errors import WorkError\n{BREAKS_WHILE_STOPPING.format(broken=broken)}"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - a background shell ignores it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert done.returncode == -signal.SIGINT
     assert done.stderr.startswith("error[INTERRUPTED]: deploykit: stopped")

@@ -34,9 +34,8 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stage")
     (folder / "net.py").write_text(SOURCE)
     source = {"kind": "python", "target": f"{folder / 'net.py'}:build", "inputs": []}
-    captured = Inline().call(
-        "capturing:capture", source=source, samples=None, stage=str(folder), scratch=str(folder), seed=0
-    )
+    places = {"stage": str(folder), "scratch": str(folder), "asked": str(folder / "asked")}
+    captured = Inline().call("capturing:capture", source=source, samples=None, seed=0, without={}, **places)
     weights = str(folder / "source" / "weights.safetensors")
     shared = {"source": source, "weights": weights, "signature": captured["signature"], "options": {}}
     for exporter, file in (("torchscript", "m.ts"), ("torch-export", "m.pt2"), ("onnx", "m.onnx")):
