@@ -99,7 +99,7 @@ CODES: dict[str, Diagnosis] = {
     "DYNAMIC_DIM_FIXED": Diagnosis(
         "capture",
         "A dim that was promised symbolic is a number in the artifact, or other sizes are refused.",
-        "Use shapes in forward as they are, without int() or item(); or declare the dim as a number.",
+        "Use shapes in forward without int(), item() or a Python loop over them; or declare the dim as a number.",
     ),
     "OUT_OF_RANGE": Diagnosis(
         "capture",

@@ -30,7 +30,7 @@ class Net(nn.Module):
         super().__init__()
         self.first, self.norm, self.second = nn.Linear(6, 16), nn.BatchNorm1d(16), nn.Linear(16, 3)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor):
         return self.second(torch.relu(self.norm(self.first(x))))
 
 

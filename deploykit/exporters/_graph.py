@@ -172,7 +172,7 @@ def _axes(signature: Signature, dims: dict[str, Any]) -> list[dict[int, Any] | N
     return [axes or None for axes in found]
 
 
-FREE = "use shapes in forward as they are, without int() or item(); or declare the dim as a number"
+FREE = "use shapes in forward without int(), item() or a Python loop over them; or declare the dim as a number"
 
 
 def dim_fixed(name: str, what: str, hint: str = FREE) -> WorkError:

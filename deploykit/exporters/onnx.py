@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from deploykit import onnx_file
 from deploykit.errors import WorkError
 from deploykit.model import LoadedModel
-from deploykit.signature import TensorSpec
+from deploykit.signature import Signature, TensorSpec
 
 if TYPE_CHECKING:
     import onnx
@@ -53,6 +53,7 @@ class Exporter:
         from deploykit.exporters._traced import may_be_traced, traced
 
         signature = model.signature
+        _refuse_complex(signature)
         with untouched(model.module):
             try:
                 proto, facts = self._converted(model)
@@ -93,6 +94,17 @@ class Exporter:
         make_distinct(exported.model)
         tell_converted(captured.program, exported.exported_program, exported.model_proto, example(model))
         return exported.model_proto, {**captured.facts}
+
+
+def _refuse_complex(signature: Signature) -> None:
+    """Complex numbers inside a model have an ONNX form, as pairs of reals; as inputs and outputs they have none."""
+    for what, specs in (("input", signature.inputs), ("output", signature.outputs)):
+        for spec in specs:
+            if spec.dtype.startswith("complex"):
+                way = "view_as_complex" if what == "input" else "view_as_real"
+                hint = f"let forward {'take' if what == 'input' else 'give'} pairs of reals: torch.{way}"
+                message = f"{what} {spec.name} is {spec.dtype}, which no engine takes from ONNX"
+                raise WorkError("model", message, hint, "UNSUPPORTED_OP")
 
 
 def _name_dims(proto: onnx.ModelProto, specs: tuple[TensorSpec, ...]) -> None:

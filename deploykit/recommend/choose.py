@@ -182,8 +182,11 @@ class _Ranking:
             equal = {name: self.compare(best, name, self.goal) for name in left if name != best}
             group = [name for name, found in equal.items() if found.verdict == "indistinguishable"]
             taken = min((best, *group), key=lambda name: simplicity(name, self.known.traits_of(name)))
+            origin = self.known.traits_of(taken).origin
+            if origin in left and self._unhelped(taken):  # unsteady rows may compare otherwise than their medians do
+                taken = origin
             reason = self._unhelped(taken)
-            if reason is None and taken != best:
+            if reason is None and taken != best and taken in group:
                 reason = (
                     f"indistinguishable from {best} ({ratio(equal[taken])}): the simpler and more exact one is taken"
                 )

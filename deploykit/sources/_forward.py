@@ -86,7 +86,8 @@ def _given(module: nn.Module, examples: Any, kwargs: dict[str, Any]) -> tuple[tu
         if fits:
             return (), {**examples, **kwargs}
         places = [p for p in parameters.values() if p.kind in _BY_PLACE]
-        if len([p for p in places if p.default is p.empty]) != 1:
+        needed = [p for p in places if p.default is p.empty]
+        if len(needed) != 1 or needed[0].annotation in {Tensor, "Tensor", "torch.Tensor"}:
             message = f"forward takes {', '.join(parameters)}; given were {', '.join(map(str, examples))}"
             raise UsageError("inputs", message, "name forward's parameters, each once", "INPUT_NAMES")
         return (examples,), kwargs

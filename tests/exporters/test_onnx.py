@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from deploykit import registry
+from deploykit.capture.outputs import with_outputs
 from deploykit.errors import WorkError
 from deploykit.exporters.onnx import Exporter
 from deploykit.runtimes.onnxruntime import Runtime
 from deploykit.session import SessionSettings
+from tests.fixtures.forwards import Forward, loaded
 
 
 @pytest.mark.parametrize("name", ["onnx", "torch-export"])
@@ -41,3 +46,19 @@ def test_external_data_names_and_dims(threshold, small_models, tmp_path):
     feeds = {"image": np.full((3, 784), 0.5, np.float32)}
     answer = Runtime().open(target, (), SessionSettings()).run(feeds)["output"]
     assert np.abs(answer - small_models.expected("mlp", feeds)["output"]).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("function", "dtype", "said"),
+    [
+        (lambda _, x: (x * 2).abs(), np.complex64, "input x is complex64"),
+        (lambda _, x: torch.complex(x, x), np.float32, "output output is complex64"),
+    ],
+)
+def test_complex_numbers_pass_no_border(function, dtype, said, tmp_path):
+    model = loaded(Forward(function), x=np.ones((2, 3), dtype))
+    model = replace(model, signature=with_outputs(model))
+    with pytest.raises(WorkError, match=said) as caught:
+        Exporter().export(model, tmp_path / "model.onnx")
+    assert caught.value.code == "UNSUPPORTED_OP"
+    assert "torch.view_as_" in caught.value.hint

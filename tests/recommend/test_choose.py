@@ -288,3 +288,17 @@ def test_the_front_is_of_what_qualifies():
     assert reasons(found.dominated) == {
         "torchscript": "onnx is 3.0× faster, 8.3× smaller in memory, and no worse in anything else"
     }
+
+
+def test_a_smaller_median_does_not_outrank_the_origin_that_pairs_show_faster():
+    rows = [row("onnx", 7_100.0), row("onnx-int8-dynamic", 7_000.0)]
+
+    def compare(base, candidate, goal):
+        verdict = "slower" if candidate == "onnx-int8-dynamic" else "faster"
+        ratio = 1.2 if verdict == "slower" else 1 / 1.2
+        return Comparison(base, candidate, 1, ratio, (ratio - 0.03, ratio + 0.03), 0.95, verdict)
+
+    found = choose(Candidates(rows, passed("onnx", "onnx-int8-dynamic"), TRAITS), compare)
+    assert found.variant == "onnx"
+    assert "not recommended" not in found.reason
+    assert "not recommended" in reasons(found.ranking)["onnx-int8-dynamic"]

@@ -339,3 +339,30 @@ def test_a_module_that_fails_to_import_another_is_the_users_error(tmp_path, monk
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DeploykitError, match=r"SOURCE_ERROR.*\(broken_for_test\.py:1\)"):
         Source().load(SourceSpec.parse("python:broken_for_test:build"))
+
+
+def test_weights_without_shapes_get_them_from_the_example(load):
+    body = """
+        def build():
+            return nn.Sequential(nn.LazyLinear(4), nn.ReLU(), nn.LazyLinear(2)), torch.rand(3, 5)
+    """
+    made = load(body)
+    assert [tuple(p.shape) for p in made.module.parameters()] == [(4, 5), (4,), (2, 4), (2,)]
+    assert "lazy" in made.notes
+    drawn = load(body.replace(", torch.rand(3, 5)", ""), inputs=("input:float32[N,7]",))
+    assert tuple(drawn.module[0].weight.shape) == (4, 7)
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    ["torch.compile(net)", "nn.Sequential(torch.compile(net[0]), net[1])"],
+)
+def test_compiled_modules_are_taken_out_of_their_wrappers(load, wrapped):
+    body = f"""
+        def build():
+            net = nn.Sequential(nn.Linear(3, 2), nn.Tanh())
+            return {wrapped}, torch.rand(3, 3)
+    """
+    made = load(body)
+    assert [type(part).__name__ for part in made.module.modules()] == ["Sequential", "Linear", "Tanh"]
+    assert made.notes["compiled"] == "torch.compile's wrapper was taken off"
