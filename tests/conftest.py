@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,9 @@ from deploykit.signature import Dim, Signature, TensorSpec
 
 LONGEST = ("torture", "cli", "pipeline")
 """Folders whose files take minutes: they start first, so that no process ends alone with one of them."""
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a background shell has it; what tests start inherits it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -45,6 +45,7 @@ def typed(folder: Path, line: str, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_blocks_run_in_their_order(folder):
     init, replay, parts, again = blocks("sh")
     assert "features:float32[N,20]" in typed(folder, init)

@@ -258,7 +258,6 @@ class Running:
         argv = [sys.executable, "-P", "-m", "deploykit", *map(str, arguments)]
         self.process = subprocess.Popen(
             argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - a background shell ignores it
         )  # fmt: skip
         self.said = ""
         self._reader = threading.Thread(target=self._read)

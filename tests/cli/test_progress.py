@@ -23,7 +23,6 @@ def on_a_terminal(*arguments, interrupt_at=None):
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
     with subprocess.Popen(
         argv, stdout=subprocess.PIPE, stderr=theirs, env=environment,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - a background shell ignores it
     ) as process:  # fmt: skip
         os.close(theirs)
         said, deadline = "", time.monotonic() + 120
@@ -97,7 +96,6 @@ def test_what_breaks_while_a_ctrl_c_unwinds_is_no_bug_of_ours(broken):
     code = f"from deploykit.errors import WorkError\n{BREAKS_WHILE_STOPPING.format(broken=broken)}"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert done.returncode == -signal.SIGINT
     assert done.stderr.startswith("error[INTERRUPTED]: deploykit: stopped")

@@ -192,6 +192,7 @@ def test_the_command_line_wins_and_each_command_takes_its_part(cli, project):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_run_does_all_of_it_and_hands_over(cli, project):
     written = recipe(
         project, 'variants = "onnx"', 'output = "out/mine"', "[budget.output]", "max_r = 8",

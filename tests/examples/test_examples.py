@@ -9,7 +9,8 @@ from tests.examples.walking import blocks, walk
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-LONG = {"image-classification"}
+LONG = {"image-classification", "speech", "tabular"}
+"""Followed in the slow lane: together two minutes."""
 NAMES = ["image-classification", "own-checkpoint", "speech", "tabular", "text"]
 
 

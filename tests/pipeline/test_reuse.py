@@ -398,6 +398,7 @@ def test_one_more_variant_leaves_the_others(request_):
     assert more.manifest == whole.manifest
 
 
+@pytest.mark.slow
 def test_one_variant_less_leaves_no_line_of_it(request_):
     less, heard = again(request_, variants="torch-export")
     assert heard.reused == set()

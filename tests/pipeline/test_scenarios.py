@@ -62,6 +62,7 @@ def test_a_given_rate(cli, bundle):
     assert report.protocol["scenario"] == "server"
 
 
+@pytest.mark.slow
 def test_an_objective_that_is_missed_is_exit_1(cli, bundle):
     done = bench(cli, bundle, "--scenario", "server", "--rate", 100, "--slo", "p50=.001us", "--seconds", 30)
     assert done.returncode in {1, 3}, done.stderr  # 3 where this machine cannot keep time that well
@@ -161,6 +162,7 @@ def test_programs_are_told_as_well(tmp_path):
             scenarios.check(wrong)
 
 
+@pytest.mark.slow
 def test_from_python(bundle):
     given = {"variants": "onnx", "threads": 1, "quick": True, "scenario": "server", "seconds": 30}
     report = api.bench(bundle, rate=100.0, slo="p50=1s", **given)
@@ -169,7 +171,7 @@ def test_from_python(bundle):
         api.bench(bundle, slo="p50", **given)
 
 
-@pytest.mark.parametrize("kind", ["offline", "server"])
+@pytest.mark.parametrize("kind", ["offline", pytest.param("server", marks=pytest.mark.slow)])
 def test_what_failed_verify_is_a_row_with_its_code(bundle, kind):
     verified = verify(VerifyRequest(bundle, ("onnx", "torchscript")), Silent())
     failed = replace(verified.variants[1], verdict="fail", code="SQNR_LOW", reason="real: too far", exit_code=1)

@@ -390,7 +390,6 @@ def test_ctrl_c_leaves_the_old_manifest(tiny):
     argv = [sys.executable, "-P", "-m", "deploykit", "bench", tiny, "--tune", "--variants", "onnx", "--seconds", "120"]
     process = subprocess.Popen(
         argv, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - a background shell ignores it
     )  # fmt: skip
     for line in process.stderr:
         if "tune onnx" in line:
