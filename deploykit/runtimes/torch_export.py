@@ -28,6 +28,9 @@ class Runtime(TorchEngine):
         """The program's module, moved to `device`."""
         import torch
 
+        from deploykit.runtimes._operators import register
+
+        register(artifact)
         program = torch.export.load(str(artifact))
         if device.type != "cpu":
             from torch.export.passes import move_to_device_pass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,17 +19,10 @@ class Runtime(TorchEngine):
 
     def load(self, artifact: Path, device: torch.device) -> Callable[..., Any]:
         """The module in the archive, on `device`."""
-        try:
-            return self._opened(artifact, device)
-        except RuntimeError as error:
-            if "torchvision::" not in str(error) or not find_spec("torchvision"):
-                raise
-        import torchvision  # noqa: F401 - registers the operators (nms, roi_align) that the program calls
-
-        return self._opened(artifact, device)
-
-    def _opened(self, artifact: Path, device: torch.device) -> Callable[..., Any]:
         import torch
 
+        from deploykit.runtimes._operators import register
+
+        register(artifact)
         module: torch.nn.Module = torch.jit.load(str(artifact), map_location=device)  # type: ignore[no-untyped-call]
         return module
