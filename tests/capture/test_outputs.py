@@ -90,3 +90,22 @@ def test_inputs_and_ranges_are_kept():
     model = loaded(PLAIN, dims=(Dim("N", 1, 9),))
     found = with_outputs(model)
     assert (found.inputs, found.dims) == (model.signature.inputs, model.signature.dims)
+
+
+@pytest.mark.parametrize("function", [lambda m, x: x[x > 0], lambda m, x: (x > 0.5).nonzero()])
+def test_an_axis_that_hangs_on_values_is_no_number(function):
+    signature = Signature((TensorSpec("x", "float32", (2, 5)),), dims=())
+    model = LoadedModel(Forward(function).eval(), signature, {"x": np.abs(normal(2, 5))})
+    (spec,) = with_outputs(model).outputs
+    assert spec.shape[0] == "output_0"
+    assert all(isinstance(size, int) for size in spec.shape[1:])
+
+
+def test_other_values_that_eager_refuses_tell_nothing():
+    embedding = torch.nn.Embedding(9, 3)
+    signature = Signature((TensorSpec("x", "float32", (2, 5)),), dims=())
+    model = LoadedModel(
+        Forward(lambda m, x: m.table(x.long()), table=embedding).eval(), signature, {"x": np.ones((2, 5), np.float32)}
+    )
+    (spec,) = with_outputs(model).outputs
+    assert spec.shape == (2, 5, 3)
