@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from deploykit.campaign.plan import campaign
 from deploykit.inputs import CaseInputs
@@ -149,29 +152,53 @@ def build():
 
 
 @pytest.fixture(scope="session")
-def tiny_source(tmp_path_factory) -> str:
+def made_once(tmp_path_factory, worker_id):
+    """`made_once("name", make)` is a copy of a folder that `make` filled, in whichever worker process came first."""
+    base = tmp_path_factory.getbasetemp()
+    base = base if worker_id == "master" else base.parent
+
+    def folder(name: str, make: Callable[[Path], None]) -> Path:
+        with FileLock(base / f"{name}.lock"):
+            if not (base / name / "made").exists():
+                shutil.rmtree(base / name, ignore_errors=True)
+                (base / name).mkdir()
+                make(base / name)
+                (base / name / "made").touch()
+        own = tmp_path_factory.mktemp("own") / name
+        return Path(shutil.copytree(base / name, own))
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_source(made_once) -> str:
     """A SOURCE that exports in seconds: two small layers in a file of the user's own."""
-    path = tmp_path_factory.mktemp("source") / "tiny.py"
-    path.write_text(TINY)
+    path = made_once("source", lambda folder: (folder / "tiny.py").write_text(TINY)) / "tiny.py"
     return f"python:{path}:build"
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(cli, tiny_source, tmp_path_factory) -> Path:
+def tiny_bundle(cli, tiny_source, made_once) -> Path:
     """`torchscript`, `torch-export` and `onnx` of the tiny model. Shared: copy it before changing it."""
-    path = tmp_path_factory.mktemp("tiny") / "tiny"
-    done = cli("export", tiny_source, "-o", path, "--variants", "torchscript,torch-export,onnx")
-    assert done.returncode == 0, done.stderr
-    return path
+
+    def make(folder: Path) -> None:
+        done = cli("export", tiny_source, "-o", folder / "tiny", "--variants", "torchscript,torch-export,onnx")
+        assert done.returncode == 0, done.stderr
+
+    return made_once("tiny", make) / "tiny"
 
 
 @pytest.fixture(scope="session")
-def seed_run(cli, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def seed_run(cli, made_once) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """The main job, once, for real: `deploykit run mlp --quick`. Shared: copy the bundle before changing it."""
-    folder = tmp_path_factory.mktemp("seed")
-    done = cli("run", "mlp", "--quick", "-o", folder / "mlp", "--json", folder / "run.json")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "mlp", done
+
+    def make(folder: Path) -> None:
+        done = cli("run", "mlp", "--quick", "-o", folder / "mlp", "--json", folder / "run.json")
+        assert done.returncode == 0, done.stdout + done.stderr
+        (folder / "said.json").write_text(json.dumps([done.args, done.returncode, done.stdout, done.stderr]))
+
+    folder = made_once("seed", make)
+    return folder / "mlp", subprocess.CompletedProcess(*json.loads((folder / "said.json").read_text()))
 
 
 @pytest.fixture

@@ -69,4 +69,7 @@ class Bar:
 
     def close(self) -> None:
         """Take the bar away and show the cursor again; safe to call twice."""
-        self._bar.stop()
+        try:
+            self._bar.stop()
+        finally:  # a Ctrl-C in the middle of `start` leaves rich half way, and `stop` raises
+            self._bar.console.show_cursor(True)

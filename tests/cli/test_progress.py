@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import signal
@@ -11,7 +12,7 @@ import time
 
 import pytest
 
-from deploykit.cli.progress import Lines
+from deploykit.cli.progress import Bar, Lines
 
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
 
@@ -73,6 +74,19 @@ def test_lines_go_on_from_where_a_stage_is(capsys):
     lines.reach(12)
     lines.step("one")
     assert capsys.readouterr().err.split("] ", 1)[1] == "tune, seconds 13/90: one\n"
+
+
+def test_a_bar_that_was_interrupted_half_way_gives_the_cursor_back(monkeypatch):
+    bar, shown = Bar(), []
+    console = bar._bar.console
+    monkeypatch.setattr(console, "show_cursor", shown.append)
+    monkeypatch.setattr(console, "push_render_hook", lambda _: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        bar.stage("export", 3)
+    with contextlib.suppress(IndexError):
+        bar.close()
+    assert shown[0] is False
+    assert shown[-1] is True
 
 
 BREAKS_WHILE_STOPPING = """

@@ -234,6 +234,7 @@ def test_nothing_is_handed_over_when_a_gate_says_no(cli, project):
     assert not (project / "handed").exists()
 
 
+@pytest.mark.slow
 def test_the_same_run_again_makes_no_variant_again(cli, project):
     written = recipe(
         project,

@@ -9,8 +9,8 @@ from tests.examples.walking import blocks, walk
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-LONG = {"image-classification", "speech", "tabular"}
-"""Followed in the slow lane: together two minutes."""
+LONG = {"image-classification", "own-checkpoint", "speech", "tabular"}
+"""Followed in the slow lane: half a minute each."""
 NAMES = ["image-classification", "own-checkpoint", "speech", "tabular", "text"]
 
 

@@ -433,6 +433,7 @@ def test_what_is_printed(sides, fakes):
 SHORT = Protocol(launches=8, blocks=2, block_ns=5 * MS, warm_up_ns=60 * MS, warm_up_limit_ns=8000 * MS, limit_s=0.0)
 
 
+@pytest.mark.slow
 def test_real_workers(sides, monkeypatch):
     """TorchScript takes more than twice as long as ONNX Runtime here: a few microseconds, so without the floor."""
     monkeypatch.setattr(BenchRequest, "protocol", SHORT)

@@ -171,6 +171,7 @@ def test_an_older_release_gets_it_converted_from_the_bundle(folder, tmp_path):
     assert onnx.load(str(path)).opset_import[0].version == 18
 
 
+@pytest.mark.slow
 def test_the_same_file_again_is_reused(tmp_path):
     onnx.save(tabular(8), str(tmp_path / "m.onnx"))
     words = ("export", f"onnx:{tmp_path}/m.onnx", "-o", tmp_path / "b", "--variants", "onnx,onnx-fp16", "--force")

@@ -143,6 +143,7 @@ def test_code_that_the_file_imports_is_seen(request_):
     assert again(request_, variants="torchscript")[1].reused == set()
 
 
+@pytest.mark.slow
 def test_an_answer_that_hangs_on_a_data_file_is_seen_through_the_reference(request_):
     """The code and the weights stay, what the module computes does not."""
     code = Path(request_.source.target.partition(":")[0])
@@ -389,6 +390,7 @@ def test_where_there_is_no_bundle_there_is_nothing(request_, text, word):
     assert word in reuse.Shelf.at(request_.target).why
 
 
+@pytest.mark.slow
 def test_one_more_variant_leaves_the_others(request_):
     whole = Bundle(request_.target)
     few, _ = again(request_, variants="onnx")
