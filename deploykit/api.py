@@ -256,10 +256,11 @@ def _names(variants: Sequence[str] | str | None) -> tuple[str, ...] | None:
 def _adopt(module: torch.nn.Module, example_inputs: Any, source: SourceSpec) -> None:
     """Make the caller's module the live one of this process."""
     from deploykit import preprocessed
+    from deploykit.sources._compiled import bare
     from deploykit.sources._forward import describe
     from deploykit.steps import live
 
-    live.adopt(preprocessed.behind(source, lambda spec: describe(module, example_inputs, spec.inputs, spec.seed)))
+    live.adopt(preprocessed.behind(source, lambda spec: describe(bare(module), example_inputs, spec.inputs, spec.seed)))
 
 
 def _release() -> None:

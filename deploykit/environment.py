@@ -15,6 +15,9 @@ PACKAGES = (
     "deploykit", "torch", "torchvision", "onnx", "onnxruntime", "onnxruntime-gpu", "onnxscript", "numpy",
 )  # fmt: skip
 
+BUILDERS = ("timm", "transformers", "safetensors")
+"""Packages that build models of their own: another version of them may build another model."""
+
 FLAGS = (
     "avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni",
     "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm", "sve", "bf16",
@@ -25,6 +28,11 @@ _VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "KMP
 _VARIABLE_PREFIX = "ORT_"
 
 _GPU_SECONDS = 10.0
+
+
+def packages() -> dict[str, str]:
+    """Versions of everything installed that a finished cell of a sweep depends on."""
+    return {name: found for name in (*PACKAGES, *BUILDERS) if (found := _version(name))}
 
 
 def fingerprint() -> dict[str, Any]:

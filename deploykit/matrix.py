@@ -9,6 +9,7 @@ names, `[[exclude]]` takes some away; both take patterns as the shell's, `resnet
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -139,7 +140,12 @@ def read(path: Path) -> tuple[Cell, ...]:
         raise _bad(str(path), "is no text in UTF-8", "give a TOML file; docs/sweep.md shows one") from error
     except (ValueError, RecursionError) as error:
         raise _bad(str(path), f"is no TOML: {error}", "see https://toml.io for the form") from error
-    return cells(data, path.absolute().parent, str(path))
+    return cells(data, home(path), str(path))
+
+
+def home(path: Path) -> Path:
+    """The folder of a matrix; however it is named, its files have the same names from there."""
+    return Path(os.path.abspath(path)).parent  # noqa: PTH100 - Path.absolute keeps `..`
 
 
 def cells(data: Mapping[str, Any], folder: Path, name: str) -> tuple[Cell, ...]:
@@ -152,6 +158,8 @@ def cells(data: Mapping[str, Any], folder: Path, name: str) -> tuple[Cell, ...]:
         raise _bad(f"{name}: schema", "is missing or unknown", f"write schema = {SCHEMA} at its top")
     try:
         matrix = _Matrix.model_validate(_tuples(dict(data)))
+    except RecursionError as error:
+        raise _bad(name, "is nested too deeply", "docs/sweep.md shows the form") from error
     except ValidationError as error:
         raise _bad(name, strict_json.first_fault(error), _meant(error)) from error
     if not matrix.model:

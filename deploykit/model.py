@@ -58,6 +58,15 @@ class SourceSpec:
         return cls(kind, target, checkpoint, inputs, seed, trust_code, preprocess)
 
     @property
+    def parted(self) -> tuple[str, str]:
+        """What of the target may be a path, and what follows it: `models.py` and `:build`, `gpt2` and `:cache`."""
+        if self.kind == "python":
+            file, colon, name = self.target.rpartition(":")
+            return file, f"{colon}{name}"
+        cached = ":cache" if self.kind == "transformers" and self.target.endswith(":cache") else ""
+        return self.target.removesuffix(cached), cached
+
+    @property
     def name(self) -> str:
         """A short name for a directory: `mlp`, `resnet18`, `two_inputs`."""
         stem = self.target.split(":")[0] if self.kind == "python" else self.target

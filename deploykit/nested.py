@@ -9,16 +9,26 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
+from deploykit.errors import UsageError
 
-def register_dataclasses(value: Any) -> None:
-    """Make torch look into every dataclass inside `value`, as it does into dicts and named tuples."""
+
+def register_dataclasses(value: Any, code: str = "BAD_OUTPUT") -> None:
+    """Make torch look into every dataclass inside `value`, as it does into dicts and named tuples.
+
+    Raises:
+        UsageError: `code`, a dataclass has a field that its constructor does not take: torch would lose it.
+    """
     import torch
     from torch.utils import _pytree as pytree
 
     for leaf in pytree.tree_leaves(value):
         if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
+            lost = next((field.name for field in dataclasses.fields(leaf) if not field.init), None)
+            if lost is not None:
+                message = f"field {lost} of {type(leaf).__name__} is not taken by its constructor, and torch loses it"
+                raise UsageError("model", message, "declare it without init=False", code)
             torch.export.register_dataclass(type(leaf))
-            register_dataclasses(leaf)
+            register_dataclasses(leaf, code)
 
 
 def joined(parts: Iterable[str]) -> str:

@@ -211,7 +211,11 @@ class Recipe(_Part):
         if data["schema"] != SCHEMA or isinstance(data["schema"], bool | float):
             message = f"{escape(str(data['schema']), 20)} is unknown, this deploykit reads {SCHEMA}"
             raise _bad(f"{name}: schema", message, f"write schema = {SCHEMA}, or use a newer deploykit")
-        for where, value in _leaves(data, ()):
+        try:
+            leaves = list(_leaves(data, ()))
+        except RecursionError as error:
+            raise _bad(name, "is nested too deeply", "docs/recipe.md shows the form") from error
+        for where, value in leaves:
             if not isinstance(value, str | bool | int | float) or (
                 isinstance(value, float) and not math.isfinite(value)
             ):

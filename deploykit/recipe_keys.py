@@ -35,8 +35,17 @@ def _checked(read: Callable[[str], Any]) -> Callable[[str], str]:
 
 
 def beside(folder: Path, text: str) -> str:
-    """A file named in a recipe that lies in `folder`; `~` is the user's home, as a shell has it."""
-    return str(folder / Path(text).expanduser())
+    """A file named in a recipe that lies in `folder`; `~` is the user's home, as a shell has it.
+
+    Raises:
+        ValueError: there is no such user, or no file can be called that.
+    """
+    if "\0" in text:
+        raise ValueError("holds a null character, which no file name does")
+    try:
+        return str(folder / Path(text).expanduser())
+    except RuntimeError as error:
+        raise ValueError(f"no home is known of {Path(text).parts[0]}; write ./ before a name that begins so") from error
 
 
 def _folder(info: ValidationInfo) -> Path:
@@ -53,9 +62,9 @@ def _source(text: str, info: ValidationInfo) -> str:
     registry.load("sources", spec.kind)
     if spec.kind in NAMES_NO_FILE or not spec.target:
         return text
-    file, colon, name = spec.target.rpartition(":") if spec.kind == "python" else (spec.target, "", "")
+    file, rest = spec.parted
     if file.endswith(".py") or (spec.kind != "python" and (_folder(info) / file).exists()):
-        return f"{spec.kind}:{beside(_folder(info), file)}{colon}{name}"
+        return f"{spec.kind}:{beside(_folder(info), file)}{rest}"
     return text
 
 

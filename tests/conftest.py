@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -152,52 +151,33 @@ def build():
 
 
 @pytest.fixture(scope="session")
-def made_once(tmp_path_factory, worker_id):
-    """`made_once("name", make)` is a copy of a folder that `make` filled, in whichever worker process came first."""
-    base = tmp_path_factory.getbasetemp()
-    base = base if worker_id == "master" else base.parent
-
-    def folder(name: str, make: Callable[[Path], None]) -> Path:
-        with FileLock(base / f"{name}.lock"):
-            if not (base / name / "made").exists():
-                shutil.rmtree(base / name, ignore_errors=True)
-                (base / name).mkdir()
-                make(base / name)
-                (base / name / "made").touch()
-        own = tmp_path_factory.mktemp("own") / name
-        return Path(shutil.copytree(base / name, own))
-
-    return folder
-
-
-@pytest.fixture(scope="session")
-def tiny_source(made_once) -> str:
+def tiny_source(tmp_path_factory) -> str:
     """A SOURCE that exports in seconds: two small layers in a file of the user's own."""
-    path = made_once("source", lambda folder: (folder / "tiny.py").write_text(TINY)) / "tiny.py"
+    path = tmp_path_factory.mktemp("source") / "tiny.py"
+    path.write_text(TINY)
     return f"python:{path}:build"
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(cli, tiny_source, made_once) -> Path:
+def tiny_bundle(cli, tiny_source, tmp_path_factory) -> Path:
     """`torchscript`, `torch-export` and `onnx` of the tiny model. Shared: copy it before changing it."""
-
-    def make(folder: Path) -> None:
-        done = cli("export", tiny_source, "-o", folder / "tiny", "--variants", "torchscript,torch-export,onnx")
-        assert done.returncode == 0, done.stderr
-
-    return made_once("tiny", make) / "tiny"
+    path = tmp_path_factory.mktemp("tiny") / "tiny"
+    done = cli("export", tiny_source, "-o", path, "--variants", "torchscript,torch-export,onnx")
+    assert done.returncode == 0, done.stderr
+    return path
 
 
 @pytest.fixture(scope="session")
-def seed_run(cli, made_once) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """The main job, once, for real: `deploykit run mlp --quick`. Shared: copy the bundle before changing it."""
-
-    def make(folder: Path) -> None:
-        done = cli("run", "mlp", "--quick", "-o", folder / "mlp", "--json", folder / "run.json")
-        assert done.returncode == 0, done.stdout + done.stderr
-        (folder / "said.json").write_text(json.dumps([done.args, done.returncode, done.stdout, done.stderr]))
-
-    folder = made_once("seed", make)
+def seed_run(cli, tmp_path_factory, worker_id) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The main job, once for all processes: `deploykit run mlp --quick`. Only for reading: copy its bundle."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "the-seed-run"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "said.json").exists():
+            done = cli("run", "mlp", "--quick", "-o", folder / "mlp", "--json", folder.with_suffix(".json"))
+            assert done.returncode == 0, done.stdout + done.stderr
+            folder.with_suffix(".json").rename(folder / "run.json")
+            (folder / "said.json").write_text(json.dumps([done.args, done.returncode, done.stdout, done.stderr]))
     return folder / "mlp", subprocess.CompletedProcess(*json.loads((folder / "said.json").read_text()))
 
 

@@ -1,6 +1,7 @@
 """A matrix: what its cells are, and one clear line for everything that is wrong with it."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -143,3 +144,10 @@ def test_a_folder_or_nothing_is_no_matrix(tmp_path):
         with pytest.raises(UsageError) as caught:
             matrix.read(path)
         assert caught.value.code == "NOT_FOUND"
+
+
+def test_the_home_of_a_matrix_is_the_same_however_it_is_named(tmp_path, monkeypatch):
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    names = ("m.toml", "../project/m.toml", str(tmp_path / "project/m.toml"))
+    assert {matrix.home(Path(name)) for name in names} == {tmp_path / "project"}

@@ -1,10 +1,11 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.utils import _pytree as pytree
 
+from deploykit.errors import UsageError
 from deploykit.nested import joined, key, register_dataclasses, unique
 
 
@@ -44,3 +45,17 @@ def test_dataclasses_are_looked_into_however_deep():
     register_dataclasses(value)
     leaves, _ = pytree.tree_flatten_with_path(value)
     assert [joined(key(step) for step in path) for path, _ in leaves] == ["0_inner_x", "0_scale"]
+
+
+def test_a_field_that_the_constructor_does_not_take_is_refused_and_not_lost():
+    @dataclass
+    class Late:
+        x: torch.Tensor
+        top: torch.Tensor = field(init=False)
+
+        def __post_init__(self):
+            self.top = self.x.max()
+
+    with pytest.raises(UsageError, match="field top of Late") as caught:
+        register_dataclasses([Late(torch.ones(2))])
+    assert caught.value.code == "BAD_OUTPUT"

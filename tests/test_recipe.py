@@ -286,3 +286,26 @@ def test_a_lone_handoff_is_a_list_of_one():
     recipe = Recipe.parse("schema = 1\n[handoff]\nto = 'triton'\noutput = 'x'\n")
     assert [one.to for one in recipe.handoff] == ["triton"]
     assert tomllib.loads(recipe.to_toml())["handoff"] == [{"to": "triton", "output": "x"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "made"),
+    [("transformers:gpt2", "{}/gpt2"), ("transformers:gpt2:cache", "{}/gpt2:cache"), ("timm:gpt2", "gpt2")],
+)
+def test_a_folder_beside_the_recipe_is_meant_whatever_stands_behind_it(tmp_path, text, made):
+    (tmp_path / "gpt2").mkdir()
+    found = Recipe.parse(f'schema = 1\nsource = "{text}"', tmp_path)
+    assert str(found.source) == f"{text.split(':')[0]}:{made.format(tmp_path)}"
+
+
+@pytest.mark.parametrize("text", ["~nobody-of-that-name/x.npz", "a\\u0000b"])
+def test_what_no_file_can_be_called_is_said(tmp_path, text):
+    with pytest.raises(UsageError) as caught:
+        Recipe.parse(f'schema = 1\nsource = "mlp"\nsamples = "{text}"', tmp_path)
+    assert caught.value.code == "BAD_RECIPE"
+
+
+def test_a_key_of_two_thousand_parts_is_a_wrong_recipe(tmp_path):
+    with pytest.raises(UsageError) as caught:
+        Recipe.parse(f"schema = 1\n{'.'.join('a' * 2000)} = 1", tmp_path)
+    assert caught.value.code == "BAD_RECIPE"

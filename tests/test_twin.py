@@ -65,3 +65,33 @@ def test_torch_export_follows_it(strict):
     program = torch.export.export(twin(net, doubled), (x,), strict=strict)
     assert torch.allclose(program.module()(x), net(x) * 2)
     assert set(program.state_dict) == {"0.weight", "0.bias"}
+
+
+def test_a_forward_borrowed_from_another_module_stays_that_ones():
+    net, inner, x = nn.Linear(3, 2), nn.Linear(3, 4), torch.randn(4, 3)
+    net.forward = inner.forward
+    assert torch.equal(twin(net, doubled)(x), inner(x) * 2)
+
+
+def test_a_static_forward_gets_no_self():
+    class Static(nn.Module):
+        @staticmethod
+        def forward(x):
+            return x + 1
+
+    x = torch.randn(4, 3)
+    assert torch.equal(twin(Static(), doubled)(x), (x + 1) * 2)
+
+
+def test_hooks_of_the_module_see_what_its_own_forward_sees():
+    net, x = nn.Linear(3, 2), torch.randn(4, 3)
+    net.register_forward_pre_hook(lambda module, inputs: (inputs[0] + 1,))
+    net.register_forward_hook(lambda module, inputs, output: {"logits": output})
+    found = twin(net, lambda forward, inputs: forward(*inputs)["logits"] * 2)(x)
+    assert torch.equal(found, nn.functional.linear(x + 1, net.weight, net.bias) * 2)
+
+
+def test_a_module_compiled_in_place_is_called_as_it_is_written():
+    net, x = nn.Linear(3, 2), torch.randn(4, 3)
+    net._compiled_call_impl = lambda *inputs: torch.zeros(1)  # what `net.compile()` sets
+    assert torch.equal(twin(net, doubled)(x), net.forward(x) * 2)

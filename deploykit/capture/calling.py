@@ -71,7 +71,7 @@ def arrays(outputs: list[tuple[str, torch.Tensor]]) -> Feeds:
 
 
 def _tensor(array: np.ndarray[Any, Any], dtype: torch.dtype | None) -> torch.Tensor:
-    tensor = torch.from_numpy(array.copy())
+    tensor = torch.from_numpy(np.array(array))  # arithmetic on an array without dims gives a number
     return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
 
 

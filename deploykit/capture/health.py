@@ -60,6 +60,8 @@ def _answers(model: LoadedModel) -> None:
         given = ", ".join(map(str, model.signature.inputs))
         message = f"eager refuses the example inputs: {type(error).__name__}: {first_line(error)}{line_of(error)}"
         hint = f"forward was given {given}: describe what it takes"
+        if "example" in model.notes:
+            hint += " with --input (leading dims of 1 were taken for one batch, and its row repeated)"
         raise WorkError("model", message, hint, "REFERENCE_ERROR") from error
 
 

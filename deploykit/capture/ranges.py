@@ -8,12 +8,13 @@ import numpy as np
 
 from deploykit.capture.calling import call
 from deploykit.model import LoadedModel
+from deploykit.signature import Feeds
 
 MAX_PROBED = 1 << 20
 """Indices above this are not looked for: no vocabulary is larger."""
 
 UNBOUNDED = 127
-"""Highest value tried for an integer that eager takes at any size: it is no index."""
+"""Highest value in the example of an integer that eager takes at any size: it is no index."""
 
 
 def widened(model: LoadedModel) -> LoadedModel:
@@ -24,8 +25,10 @@ def widened(model: LoadedModel) -> LoadedModel:
     example = dict(model.example)
     for name, array in model.example.items():
         if array.dtype.kind in "iu" and array.size and not _is_image(model, name):
-            spread = np.linspace(0, _highest(model, name), array.size).astype(array.dtype)
-            example[name] = spread.reshape(array.shape)
+            spread = np.linspace(0, _highest(model, name) or UNBOUNDED, array.size).astype(array.dtype)
+            wider = {**example, name: spread.reshape(array.shape)}
+            if _answers(model, wider):  # lengths and offsets, say, are taken in some combinations only
+                example = wider
     return replace(model, example=example)
 
 
@@ -41,7 +44,7 @@ def limits(model: LoadedModel) -> dict[str, int]:
     for name, array in model.example.items():
         if array.dtype.kind in "iu" and array.size and "mask" not in name.lower() and not _is_image(model, name):
             highest = _highest(model, name)
-            if highest not in {UNBOUNDED, int(np.iinfo(array.dtype).max)}:
+            if highest is not None:
                 found[name] = highest
     return found
 
@@ -50,14 +53,16 @@ def _is_image(model: LoadedModel, name: str) -> bool:
     return model.preprocessing is not None and model.preprocessing.input == name
 
 
-def _highest(model: LoadedModel, name: str) -> int:
-    """The largest value that eager takes everywhere in `name`, by doubling and bisection."""
+def _highest(model: LoadedModel, name: str) -> int | None:
+    """The largest value that eager takes everywhere in `name`, by doubling and bisection; None where any will do."""
     limit = min(MAX_PROBED, int(np.iinfo(model.example[name].dtype).max))
     low, high = 1, 2
     while high <= limit and _takes(model, name, high):
         low, high = high, high * 2
     if high > limit:
-        return min(UNBOUNDED, limit)
+        if _takes(model, name, limit):
+            return None
+        high = limit
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if _takes(model, name, middle) else (low, middle)
@@ -65,8 +70,12 @@ def _highest(model: LoadedModel, name: str) -> int:
 
 
 def _takes(model: LoadedModel, name: str, value: int) -> bool:
+    return _answers(model, {**model.example, name: np.full_like(model.example[name], value)})
+
+
+def _answers(model: LoadedModel, feeds: Feeds) -> bool:
     try:
-        call(model.module, {**model.example, name: np.full_like(model.example[name], value)})
+        call(model.module, feeds)
     except Exception:  # noqa: BLE001 - a module refuses an index in its own way
         return False
     return True

@@ -200,7 +200,7 @@ def bench_request(bundle: Path, given: dict[str, Any]) -> BenchRequest:
     from deploykit.pipeline.bench import BenchRequest
     from deploykit.session import provider_name
 
-    own_source = given.get("source")
+    own_source, recipe = given.get("source"), given.get("recipe")
     return BenchRequest(
         bundle,
         names(given["variants"]) if "samples" not in given else None,  # run's own variants are those to make
@@ -213,6 +213,7 @@ def bench_request(bundle: Path, given: dict[str, Any]) -> BenchRequest:
         replace(source_of(own_source, None, (), given["seed"]), trust_code=given.get("trust_code", False))
         if own_source
         else None,
+        limits=dict(recipe.budget) if recipe is not None else {},
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploykit.errors import UsageError
+from deploykit.writing import check_file
 
 if TYPE_CHECKING:
     from deploykit.measurements import RunReport
@@ -31,6 +32,9 @@ def replayed(table: BenchRequest, given: dict[str, Any]) -> tuple[BenchRequest, 
     table = replace(table, session=recipe.bench.session or "", compiled=bool(recipe.bench.compile))
     _ = table.settings  # the words of a session are read now, and not after the export
     before, after = _beside(recipe, table)
+    for name in (recipe.verify.junit, recipe.verify.summary, recipe.gates.junit):
+        if name is not None:
+            check_file(Path(name))
     baseline = Path(recipe.verify.baseline) if recipe.verify.baseline is not None else None
     if baseline is not None and not baseline.is_file():
         hint = "write it: deploykit verify BUNDLE --baseline FILE --update-baseline"

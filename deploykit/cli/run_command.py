@@ -38,6 +38,6 @@ def command(source: str, output: Path | None, json_to: str | None, quiet: bool, 
         options.emit(plan, plan_form.render(plan), json_to)
         return plan.exit_code
     report = run(request, measuring, options.progress_for(quiet=quiet), further)
-    recipe_replay.publish(report, given)
     options.emit(report, render(report), json_to)
+    recipe_replay.publish(report, given)
     return report.exit_code

@@ -5,6 +5,7 @@ It imports torch at the top: exporters import it inside their methods only.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,13 +66,15 @@ def untouched(module: torch.nn.Module) -> Iterator[None]:
         with torch.no_grad():
             # also after a failure: the next exporter works on the same module
             for buffer, value in values:
-                buffer.copy_(value)
+                if not torch.equal(buffer, value):  # an expanded buffer may be read and not written
+                    buffer.copy_(value)
         for parameter, wanted in grads:
             parameter.requires_grad_(wanted)
 
 
 def _copied(value: Any) -> Any:
-    return (value, value.copy()) if isinstance(value, dict) else (value, None)
+    plain = type(value) in {dict, OrderedDict}  # others may refuse to be written to
+    return (value, value.copy()) if plain else (value, None)
 
 
 def _restore(owner: torch.nn.Module, attributes: dict[str, Any]) -> None:

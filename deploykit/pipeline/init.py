@@ -94,9 +94,9 @@ def _told(source: SourceSpec, folder: Path) -> str:
     """SOURCE as it is to stand in a recipe in `folder`: files relative to that."""
     if not source.target:
         return source.kind
-    file, colon, name = source.target.rpartition(":") if source.kind == "python" else (source.target, "", "")
+    file, rest = source.parted
     is_file = file.endswith(".py") or (source.kind not in {*NAMES_NO_FILE, "python"} and Path(file).exists())
-    return f"{source.kind}:{_from(file, folder) if is_file else file}{colon}{name}"
+    return f"{source.kind}:{_from(file, folder) if is_file else file}{rest}"
 
 
 def _from(path: Path | str | None, folder: Path) -> str | None:

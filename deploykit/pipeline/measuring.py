@@ -50,6 +50,7 @@ class BenchRequest:
         seconds: wall time for a search; None is that search's own default.
         against: what the speed gate holds the variants against, in the words of `pipeline/opponent.py`; empty for none.
         rules: of the speed gate.
+        limits: changes to the parity gate's budgets, where it has to be asked first.
     """
 
     bundle: Path
@@ -70,6 +71,7 @@ class BenchRequest:
     profile: bool = False
     against: str = ""
     rules: Rules = field(default_factory=Rules)
+    limits: dict[str, float] = field(default_factory=dict)
 
     @property
     def settings(self) -> SessionSettings:
@@ -193,9 +195,10 @@ def prepared(
                 Templates(_runtimes(request, bundle), Limits.for_model(bundle.largest_file))
             )
         if verified is None:
-            verified = verify(
-                VerifyRequest(request.bundle, request.variants, request.provider, request.trust_code), progress
+            asked = VerifyRequest(
+                request.bundle, request.variants, request.provider, request.trust_code, limits=request.limits
             )
+            verified = verify(asked, progress)
         else:
             bundle.check()
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="deploykit-")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from deploykit import plan, plugin_options
+from deploykit.finished import SOURCES
 from deploykit.isolation import Worker
 from deploykit.pipeline import train
 from deploykit.pipeline.bench import BenchRequest
@@ -91,6 +92,8 @@ def _surely_made(request: ExportRequest, variant: PlannedVariant, shelf: Shelf, 
         return "the bundle there has none" if record is None or record.file is None else "it has no key"
     if manifest.versions != {name: found for name in RECORDED if (found := installed(name))}:
         return "other package versions made the one that is there"
+    if request.source.kind in SOURCES and variant.kind == "exporters":
+        return ""  # the file as it is: no option of an exporter has a say
     made_with = {name: list(value) if isinstance(value, tuple) else value for name, value in record.options.items()}
     ignored = {"keep_float"} if request.keep_float.auto else set()
     differing = [name for name, value in options.items() if name not in ignored and made_with.get(name) != value]

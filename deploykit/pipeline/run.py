@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deploykit.bundle import Bundle
-from deploykit.errors import DeploykitError, gravest
+from deploykit.errors import DeploykitError, StorageError, gravest
 from deploykit.measurements import BenchReport, RunReport
 from deploykit.model import SourceSpec
 from deploykit.pipeline.baseline import prepare
@@ -19,7 +19,7 @@ from deploykit.pipeline.handoff import HandoffRequest, handoff
 from deploykit.pipeline.verify import VerifyRequest, verify
 from deploykit.progress import Progress
 from deploykit.report import html, junit
-from deploykit.results import HandoffReport, VariantReport, VerifyReport, to_json
+from deploykit.results import EXIT_OF, HandoffReport, VariantReport, VerifyReport, to_json
 
 
 @dataclass(frozen=True)
@@ -64,18 +64,32 @@ def run(
         more = [bench(_alike(one, bench_request), progress, verified) for one in further.before]
         measured = bench(bench_request, progress, verified)
         more += [bench(_alike(one, bench_request), progress, verified) for one in further.after]
-    store_page(exported.bundle, verified, measured)
+    store_page(_unchanged(exported.bundle), verified, measured)
     codes = [exported.exit_code, *_codes(verified, [measured, *more], further)]
     handed: list[HandoffReport] = []
     left: dict[str, str] = {}
     if further.handoffs:
         with _timed(seconds, "handoff"):
-            codes += _hand_over(further.handoffs, [measured, *more], verified, handed, left, progress)
+            codes += _hand_over(
+                further.handoffs, [measured, *more], verified, handed, left, progress, open_is_fine=further.open_is_fine
+            )
     variants = {record.name: record.reason or record.status for record in exported.bundle.manifest.variants}
     return RunReport(
         str(request.target), gravest(codes), exported.training, variants, verified, measured, seconds,
         more=tuple(more), handoffs=tuple(handed), not_handed=left,
     )  # fmt: skip
+
+
+def _unchanged(bundle: Bundle) -> Bundle:
+    """The bundle, where no other run has put its own in its place: a verdict belongs to the files it was found for.
+
+    Raises:
+        StorageError: CHANGED.
+    """
+    if Bundle(bundle.path).manifest.files != bundle.manifest.files:
+        hint = "give each run an output of its own"
+        raise StorageError(str(bundle.path), "was replaced by another run meanwhile", hint, "CHANGED")
+    return bundle
 
 
 @contextmanager
@@ -91,7 +105,8 @@ def _verified(bundle: Bundle, provider: str, further: Further, progress: Progres
     wanted = replace(wanted, bundle=bundle.path, provider=provider, trust_code=True)
     compare = prepare(wanted, further.baseline, update=False) if further.baseline is not None else None
     report = verify(wanted, progress)
-    store_verify(bundle, report)
+    if wanted.is_whole:  # what other limits let pass is nobody else's pass
+        store_verify(_unchanged(bundle), report)
     return report if compare is None else compare(report)
 
 
@@ -113,6 +128,8 @@ def _hand_over(
     handed: list[HandoffReport],
     left: dict[str, str],
     progress: Progress,
+    *,
+    open_is_fine: bool,
 ) -> list[int]:
     """Write the folders whose gates said yes, into `handed`; those that are not written go to `left`, each with why.
 
@@ -124,7 +141,7 @@ def _hand_over(
     for request in requests:
         name = f"{request.target} {request.output}"
         own = verdicts.get(request.variant or "")
-        if reason := _objection(measured):
+        if reason := _objection(verified, measured, open_is_fine=open_is_fine):
             left[name] = reason
         elif own is not None and own.verdict != "pass" and not request.allow_unverified:
             left[name] = f"verify says {own.verdict} of {own.name}: {own.code or own.reason}"
@@ -137,8 +154,14 @@ def _hand_over(
     return codes
 
 
-def _objection(measured: list[BenchReport]) -> str:
+def _objection(verified: VerifyReport, measured: list[BenchReport], *, open_is_fine: bool) -> str:
     """What speaks against handing anything over; empty where nothing does."""
+    fine = {0, 3} if open_is_fine else {0}
+    if verified.baseline is not None and verified.baseline.exit_code not in fine:
+        return f"the baseline says {verified.baseline.verdict}: {verified.baseline.reason}"
+    for check in verified.self_check or ():
+        if EXIT_OF[check.verdict] not in fine:
+            return f"the self-check of {check.variant} says {check.verdict}: {check.reason}"
     for report in measured:
         if report.recommendation is not None and not report.recommendation.satisfied:
             return "no variant satisfies the constraints"

@@ -141,6 +141,8 @@ class Subjects:
         if source is None:
             self.eager_note = "not measured: the source is not at hand (give --source)"
             return None
+        told = self.bundle.manifest.source.spec
+        source = replace(source, inputs=source.inputs or told.inputs, preprocess=source.preprocess or told.preprocess)
         path = self.folder / "eager.json"
         weights = (self.bundle.path / WEIGHTS).absolute()
         # the size of a head, and where a folder lies, may be known from the weights alone

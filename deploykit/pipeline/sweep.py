@@ -77,7 +77,7 @@ def sweep(request: SweepRequest, progress: Progress) -> MatrixReport:
         raise WorkError(f"--engine {request.engine}", reason, hint, "PACKAGE_MISSING")
     cells = matrix.read(request.matrix)
     packages = versions()
-    planned = [plan(cell, request.matrix.absolute().parent, packages) for cell in cells]
+    planned = [plan(cell, matrix.home(request.matrix), packages) for cell in cells]
     _check_keys(planned)
     with _held(request):
         state = _State(request, planned, progress)
@@ -98,6 +98,15 @@ def _check_keys(planned: list[Planned]) -> None:
             raise UsageError(one.cell.label, message, hint, "BAD_MATRIX")
 
 
+def _marked(folder: Path) -> bool:
+    """Whether a sweep wrote its mark there; a file of that name may be anybody's."""
+    try:
+        mark = strict_json.parse((folder / MARK).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(mark, dict) and mark.keys() == {"schema", "matrix"}
+
+
 @contextmanager
 def _held(request: SweepRequest) -> Iterator[None]:
     """The sweep's folder, ours alone until the end of the block.
@@ -109,7 +118,7 @@ def _held(request: SweepRequest) -> Iterator[None]:
     folder, subject = request.folder, str(request.folder)
     hint = "choose another folder with -o"
     try:
-        if folder.is_dir() and not (folder / MARK).exists() and any(folder.iterdir()):
+        if folder.is_dir() and not _marked(folder) and any(folder.iterdir()):
             raise UsageError(subject, "something that is no sweep is there", hint, "EXISTS")
         make_folder(folder)
     except (FileExistsError, NotADirectoryError) as error:
@@ -221,9 +230,7 @@ class _State:
 
     def _measurable(self, record: CellRecord | None) -> bool:
         """Something was made, and what could be said of it is not all that there will be."""
-        if record is None or record.measure is not None or record.bundle is None:
-            return False
-        return any(row.verdict in {"pass", "fail", "inconclusive"} for row in record.prove.rows)
+        return record is not None and record.bundle is not None and _unmeasured(record)
 
     def _stored(self, one: Planned) -> CellRecord | None:
         """What an earlier run found out; None when there is nothing, or it is to be done again."""
@@ -242,13 +249,18 @@ class _State:
             record = replace(record, measure=None)
         if record.bundle is not None and not (self.request.folder / record.bundle / MANIFEST).is_file():
             record = replace(record, bundle=None)
-        dropped = record.bundle is None and record.prove.rows and record.measure is None and self.request.bench
-        if dropped:
+        if self.request.bench and record.bundle is None and _unmeasured(record):
             return None
         return replace(record, model=one.cell.model, setting=one.cell.setting)
 
     def _file(self, key: str) -> Path:
         return self.request.folder / "cells" / f"{key}.json"
+
+
+def _unmeasured(record: CellRecord) -> bool:
+    """Whether variants were judged and never measured."""
+    judged = any(row.verdict in {"pass", "fail", "inconclusive"} for row in record.prove.rows)
+    return judged and record.measure is None
 
 
 def _stage(name: str) -> Stage:

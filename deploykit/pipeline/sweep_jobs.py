@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import file_digest, sha256
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from deploykit.environment import PACKAGES, fingerprint
-from deploykit.errors import UsageError, from_os_error
+from deploykit import environment
+from deploykit.errors import DeploykitError, UsageError, from_os_error
 from deploykit.matrix import Cell
 from deploykit.model import SourceSpec
 from deploykit.results import SCHEMA
@@ -68,7 +68,7 @@ class Planned:
 
 def versions() -> dict[str, str]:
     """Of the packages that results depend on."""
-    return {name: found for name, found in fingerprint()["packages"].items() if found and name in PACKAGES}
+    return environment.packages()
 
 
 def plan(cell: Cell, folder: Path, packages: Mapping[str, str]) -> Planned:
@@ -90,6 +90,7 @@ def plan(cell: Cell, folder: Path, packages: Mapping[str, str]) -> Planned:
         there, found = _travelling(path, folder)
         named[key] = (path, there)
         recipe[key] = str(recipe[key]).replace(str(path), there)
+        found += _external(cell, path, there) if key == "source" else []
         files |= {file.there: file for file in found}
     for path in cell.files:
         files |= {file.there: file for file in _travelling(path, folder)[1]}
@@ -107,12 +108,26 @@ def _key(data: dict[str, Any]) -> str:
 def _paths(cell: Cell) -> Iterator[tuple[str, Path]]:
     """Keys of the recipe that name a file or a folder, and which."""
     spec = SourceSpec.parse(str(cell.recipe.source))
-    target = spec.target.rpartition(":")[0] if spec.kind == "python" else spec.target
+    target, _ = spec.parted
     if target and os.sep in target:  # recipe.py has made every path absolute
         yield "source", Path(target)
     for key in ("checkpoint", "samples"):
         if (value := getattr(cell.recipe, key)) is not None:
             yield key, Path(value)
+
+
+def _external(cell: Cell, path: Path, there: str) -> list[InputFile]:
+    """The files that hold weights of an ONNX source: beside it here, and where it travels."""
+    if not str(cell.recipe.source).startswith("onnx:"):
+        return []
+    from deploykit.sources import _onnx_file  # imports onnx
+
+    try:
+        names = _onnx_file.read(path).beside
+    except DeploykitError:  # the cell says what is wrong with it
+        return []
+    parent = PurePosixPath(there).parent
+    return [replace(_travelling(path.parent / n, path.parent)[1][0], there=str(parent / n)) for n in names]
 
 
 def _travelling(path: Path, folder: Path) -> tuple[str, list[InputFile]]:
@@ -130,7 +145,7 @@ def _travelling(path: Path, folder: Path) -> tuple[str, list[InputFile]]:
         digests = [_digest(one, one.stat().st_size, one.stat().st_mtime_ns) for one in found]
     except OSError as error:
         raise from_os_error(error, str(path)) from error
-    if path.is_relative_to(folder) and ".." not in path.parts:
+    if path.is_relative_to(folder) and ".." not in path.relative_to(folder).parts:
         there = path.relative_to(folder).as_posix()
     else:  # named by what is in it: where it lies on this machine is nobody's business
         whole = sha256("".join(map("".join, zip(names, digests, strict=True))).encode()).hexdigest()

@@ -22,11 +22,14 @@ class Runtime(TorchEngine):
 
     def load(self, artifact: Path, device: torch.device) -> Callable[..., Any]:
         """The module that the source builds, with the recorded weights, in eval mode on `device`."""
+        import torch
         from safetensors.torch import load_file
 
         record = json.loads(artifact.read_text(encoding="utf-8"))
         fields = record["source"] | {"inputs": tuple(record["source"].get("inputs", ()))}
         spec = SourceSpec(**fields)
         model = preprocessed.load(spec)
-        model.module.load_state_dict(load_file(artifact.parent / record["weights"]), strict=True)
+        stored = load_file(artifact.parent / record["weights"])
+        rest = {name: value for name, value in model.module.state_dict().items() if not isinstance(value, torch.Tensor)}
+        model.module.load_state_dict({**rest, **stored}, strict=True)
         return model.module.eval().to(device)

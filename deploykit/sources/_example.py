@@ -66,7 +66,7 @@ def draw(specs: Iterable[TensorSpec], seed: int, dims: Iterable[Dim] = ()) -> Fe
 def _draw_one(dtype: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
     kind = np.dtype(dtype).kind
     if kind == "b":
-        return rng.random(shape) < 0.5
+        return np.asarray(rng.random(shape) < 0.5)
     if kind in "iu":
         return rng.integers(0, 2, shape).astype(dtype)
     values: NDArray[Any] = rng.standard_normal(shape)
@@ -80,4 +80,4 @@ def resized(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     for axis, size in enumerate(shape):
         if array.shape[axis] != size:
             array = np.take(array, np.arange(size) % array.shape[axis], axis=axis)
-    return np.ascontiguousarray(array)
+    return np.asarray(array, order="C")

@@ -61,7 +61,7 @@ def taken_apart(
     Raises:
         UsageError: BAD_EXAMPLE, an object that is neither a tensor nor a plain value, or no tensor at all.
     """
-    nested.register_dataclasses((args, dict(kwargs)))
+    nested.register_dataclasses((args, dict(kwargs)), "BAD_EXAMPLE")
     leaves, tree = pytree.tree_flatten_with_path((tuple(args), dict(kwargs)))
     constants: dict[int, Any] = {}
     told: dict[str, Any] = {}

@@ -44,14 +44,15 @@ def describe(
     else:
         args, named = _given(module, examples, dict(kwargs or {}))
     made, tensors, notes = _callable(module, args, named)
-    feeds = {name: _array(name, tensor) for name, tensor in tensors.items()}
+    feeds = {name: array_of(name, tensor) for name, tensor in tensors.items()}
     inputs = _specs(feeds, described)
     signature = Signature(inputs, dims=dims_of(inputs, stated))
     if examples is None and not kwargs:
         return LoadedModel(made, signature, feeds, notes, drawn=True)
     sizes = _sizes(signature, feeds)
     if any(array.ndim and array.shape[0] == 1 and sizes.get(str(signature.batch_dim)) for array in feeds.values()):
-        notes["example"] = f"its one row was repeated to {BATCH}: exporters fix a batch of 1"
+        rows = sizes[str(signature.batch_dim)]
+        notes["example"] = f"its one row was repeated to {rows}: exporters fix a batch of 1"
     feeds = {spec.name: resized(feeds[spec.name], spec.concrete(sizes)) for spec in inputs}
     return LoadedModel(made, signature, feeds, notes)
 
@@ -69,11 +70,17 @@ def _drawn(
         hint = f"add --input NAME:DTYPE[dims] for NAME in {', '.join(needed or names) or 'the inputs'}"
         raise UsageError("inputs", "nothing says what the inputs are", hint, "NO_INPUTS")
     if not set(needed) <= set(described) <= set(names):
-        message = f"forward takes {', '.join(names)}; given were {', '.join(described)}"
-        hint = f"name {', '.join(needed) or 'one of them'}, each once"
+        message = f"forward takes {', '.join(names) or 'no input by name'}; given were {', '.join(described)}"
+        hint = (
+            f"name {', '.join(needed) or 'one of them'}, each once"
+            if names
+            else "give example inputs beside the module"
+        )
         raise UsageError("inputs", message, hint, "INPUT_NAMES")
-    values = draw((described[name] for name in names if name in described), seed, stated)
-    return (), {name: torch.from_numpy(array) for name, array in values.items()}
+    drawn = draw((described[name] for name in names if name in described), seed, stated)
+    values = {name: torch.from_numpy(array) for name, array in drawn.items()}
+    by_place = [p.name for p in parameters if p.kind is p.POSITIONAL_ONLY and p.name in values]
+    return tuple(values.pop(name) for name in by_place), values
 
 
 def _given(module: nn.Module, examples: Any, kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -83,7 +90,7 @@ def _given(module: nn.Module, examples: Any, kwargs: dict[str, Any]) -> tuple[tu
     parameters = inspect.signature(module.forward).parameters
     if isinstance(examples, Mapping):
         fits = all(key in parameters and parameters[key].kind in _NAMED for key in examples)
-        if fits:
+        if fits or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             return (), {**examples, **kwargs}
         places = [p for p in parameters.values() if p.kind in _BY_PLACE]
         needed = [p for p in places if p.default is p.empty]
@@ -149,12 +156,17 @@ def _specs(feeds: Feeds, described: dict[str, TensorSpec]) -> tuple[TensorSpec, 
 def _sizes(signature: Signature, feeds: Feeds) -> dict[str, int]:
     """A size for each symbolic dim: two rows, and the example's other sizes where the stated range holds them."""
     leading = {spec.shape[0] for spec in signature.inputs if spec.shape}
-    sizes = example_sizes(signature.inputs, signature.dims)
+    sizes, seen = example_sizes(signature.inputs, signature.dims), dict[str, int]()
     ranges = {dim.name: dim for dim in signature.dims}
     for spec in signature.inputs:
         _check(spec, feeds[spec.name])
         for name, size in zip(spec.shape, feeds[spec.name].shape, strict=True):
             if isinstance(name, str) and name not in leading and size > 1:
+                if seen.setdefault(name, size) != size:
+                    message = f"{name} is {size} in this example, and {seen[name]} in another input's"
+                    raise UsageError(
+                        f"input {spec.name}", message, "give each dim one size, or two names", "BAD_EXAMPLE"
+                    )
                 sizes[name] = ranges[name].nearest(size)
     return sizes
 
@@ -167,7 +179,12 @@ def _check(spec: TensorSpec, array: NDArray[Any]) -> None:
         raise UsageError(f"input {spec.name}", message, "describe the example, or change it", "BAD_EXAMPLE")
 
 
-def _array(name: str, value: Tensor) -> NDArray[Any]:
+def array_of(name: str, value: Tensor) -> NDArray[Any]:
+    """An example's tensor as numpy takes it.
+
+    Raises:
+        UsageError: BAD_EXAMPLE, numpy has no such dtype, or there is nothing in it.
+    """
     dtype = str(value.dtype).removeprefix("torch.")
     if dtype not in DTYPES:
         hint = "give a float32 example and convert inside forward"

@@ -28,10 +28,18 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
         UsageError: there is no such file.
         RefusedError: MALFORMED, UNTRUSTED_CODE, or CHECKPOINT_MISMATCH when names, shapes or kinds do not fit.
     """
+    import torch
+
     weights = read_weights(path)
+    own = module.state_dict(keep_vars=True)
+    for name in own.keys() - weights.keys():  # writers of safetensors drop the second name of a tied tensor
+        mate = next((other for other in weights if own.get(other) is own[name]), None)
+        if mate is not None:
+            weights[name] = weights[mate]
     _check_fit(module, weights, str(path))
+    rest = {name: value for name, value in own.items() if not isinstance(value, torch.Tensor)}
     try:
-        module.load_state_dict(weights)
+        module.load_state_dict({**rest, **weights})
     except RuntimeError as error:  # a module's own load hook may ask for more than names and shapes
         raise _mismatch(str(path), str(error)) from error
 
@@ -63,12 +71,15 @@ def save_weights(module: nn.Module, path: str | Path) -> None:
         StorageError: the file cannot be written.
         UsageError: the directory does not exist.
     """
+    import torch
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     seen: set[int] = set()
     tensors = {}
     for name, value in sorted(module.state_dict().items()):
+        if not isinstance(value, torch.Tensor):  # what modules keep beside: the code makes it again
+            continue
         tensor = value.detach().cpu().contiguous()
         storage = tensor.untyped_storage().data_ptr()
         # a view of a larger storage is copied too: safetensors counts any overlap as shared
@@ -150,7 +161,7 @@ def _names_code(file: Path) -> bool:
 
 
 def _check_fit(module: nn.Module, weights: dict[str, Tensor], subject: str) -> None:
-    own = module.state_dict()
+    own = {name: value for name, value in module.state_dict().items() if hasattr(value, "is_floating_point")}
     missing = [name for name in own if name not in weights]
     if missing:
         raise _mismatch(subject, f"{_count(missing)} missing, first {missing[0]}")

@@ -45,22 +45,22 @@ class Source:
             program = torch.export.load(str(file))
         except Exception as error:  # whatever a serializer meets in a file from elsewhere
             raise unreadable(spec, error) from error
-        module = _called_by_place(program)
+        graph = program.module(check_guards=False)
         if spec.checkpoint is not None:
-            load_weights(module, spec.checkpoint)
+            load_weights(graph, spec.checkpoint)
+        module = _called_by_place(program, graph)
         signature, feeds, drawn = _inputs(program, spec)
         notes = {"weights": "checkpoint" if spec.checkpoint else "from the file", "preprocessing": "none"}
         return LoadedModel(module, signature, feeds, notes, drawn=drawn)
 
 
-def _called_by_place(program: ExportedProgram) -> torch.nn.Module:
+def _called_by_place(program: ExportedProgram, module: torch.nn.Module) -> torch.nn.Module:
     """A module that takes the program's tensors in order; constants of the call are put back in their places."""
     from torch.export.graph_signature import ConstantArgument, InputKind
     from torch.utils import _pytree as pytree
 
     from deploykit.twin import twin
 
-    module = program.module(check_guards=False)
     # its check of sizes is no part of the model: a trace cannot follow it, and the dims say the same
     module._forward_pre_hooks.clear()  # noqa: SLF001 - torch offers no program without it
     for part in module.modules():
@@ -158,9 +158,11 @@ def _stored(program: ExportedProgram, specs: tuple[TensorSpec, ...]) -> Feeds | 
     import torch
     from torch.utils import _pytree as pytree
 
+    from deploykit.sources._forward import array_of
+
     if program.example_inputs is None:
         return None
     tensors = [leaf for leaf in pytree.tree_leaves(program.example_inputs) if isinstance(leaf, torch.Tensor)]
     if len(tensors) != len(specs):
         return None
-    return {spec.name: tensor.detach().numpy().copy() for spec, tensor in zip(specs, tensors, strict=True)}
+    return {spec.name: array_of(spec.name, tensor) for spec, tensor in zip(specs, tensors, strict=True)}

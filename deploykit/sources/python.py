@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from deploykit.errors import UsageError
 from deploykit.model import LoadedModel, SourceSpec
@@ -37,13 +36,14 @@ class Source:
         import torch
         from torch.nn.parameter import is_lazy
 
+        from deploykit.sources._compiled import taken_off
         from deploykit.sources._forward import describe
         from deploykit.sources._usercode import call_target
         from deploykit.sources._weights import load_weights
 
         torch.manual_seed(spec.seed)
         module, examples, kwargs = _take_apart(call_target(spec.target), spec.target)
-        module, notes = _plain(module)
+        module, notes = taken_off(module)
         model = describe(module, examples, spec.inputs, spec.seed, kwargs)
         notes |= {"preprocessing": "whatever the module does itself", "weights": f"from the code (seed {spec.seed})"}
         if any(part.training for part in module.modules()):
@@ -70,22 +70,6 @@ def _take_apart(value: Any, target: str) -> tuple[nn.Module, Any, Mapping[str, A
         hint = "return an nn.Module, (module, example_inputs), or (module, args, kwargs)"
         raise UsageError(f"python:{target}", f"returned {_kind(value)}, not a module", hint, "NOT_A_MODULE")
     return module, examples, kwargs
-
-
-def _plain(module: nn.Module) -> tuple[nn.Module, dict[str, str]]:
-    """The module without the wrappers of `torch.compile`: what they hold is what can be exported."""
-    dynamo = sys.modules.get("torch._dynamo")  # slow to import, and without it nothing was compiled
-    if dynamo is None:
-        return module, {}
-    wrapped = [name for name, part in module.named_modules() if isinstance(part, dynamo.OptimizedModule)]
-    for name in filter(None, reversed(wrapped)):  # parts before what they are part of
-        module.set_submodule(name, _inside(module.get_submodule(name)))
-    module = _inside(module) if "" in wrapped else module
-    return module, {"compiled": "torch.compile's wrapper was taken off"} if wrapped else {}
-
-
-def _inside(wrapper: nn.Module) -> nn.Module:
-    return cast("nn.Module", wrapper._orig_mod)  # noqa: SLF001 - torch has no public name for it
 
 
 def _kind(value: Any) -> str:

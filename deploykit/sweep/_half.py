@@ -14,7 +14,7 @@ from deploykit.bundle import MANIFEST, Bundle
 from deploykit.environment import fingerprint
 from deploykit.errors import DeploykitError, from_os_error, gravest
 from deploykit.measurements import BASE_LINES, BenchReport, BenchRow, Comparison
-from deploykit.results import VariantReport, VerifyReport, from_data, to_json
+from deploykit.results import VariantReport, VerifyReport, from_data
 from deploykit.sweep._child import Ended, call
 from deploykit.sweep.interface import Job
 from deploykit.sweep_results import CellRow, Half
@@ -99,7 +99,6 @@ class _Commands:
             return _stopped_at(verified)
         report: VerifyReport = from_data(VerifyReport, verified.document)
         bundle = Bundle(self.bundle)
-        bundle.write_report("verify.json", to_json(report))
         rows = tuple(_proved(bundle, one) for one in report.variants)
         return Half(gravest([exported.exit_code, verified.exit_code]), *_gravest_of(report), rows=rows)
 

@@ -39,9 +39,9 @@ def work(job: Job, inputs: Mapping[str, Any], there: Mapping[str, str], known: f
         known: digests that the driver has.
         cores: of this node that are reserved for the task.
     """
-    from deploykit.environment import fingerprint
+    from deploykit.environment import packages
 
-    here = {name: version for name, version in fingerprint()["packages"].items() if version}
+    here = packages()
     if differing := sorted(name for name in job.versions | here if job.versions.get(name) != here.get(name)):
         said = ", ".join(f"{name} {here.get(name)} instead of {job.versions.get(name)}" for name in differing)
         return Sent(Half(4, "OTHER_PACKAGES", f"this node has {said}", "give all nodes the same environment"), {}, {})

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,13 @@ class _Session:
             while waiting or running:
                 while waiting and len(running) < self._room():
                     job = waiting.pop(0)
-                    running[self._submit(job)] = job
+                    try:
+                        running[self._submit(job)] = job
+                    except (_ChangedError, OSError) as error:
+                        hint = "run the sweep again: the cell is another one now"
+                        heard(job, Half(6, "CHANGED", f"changed while the sweep was running: {error}", hint))
+                if not running:
+                    continue
                 ready, _ = self.ray.wait(list(running), timeout=_POLL_SECONDS)
                 for reference in ready:
                     job = running.pop(reference)
@@ -182,7 +189,10 @@ class _Session:
 
     def _put(self, digest: str, path: Path) -> Any:
         if digest not in self.held:
-            self.held[digest] = self.ray.put(path.read_bytes())
+            data = path.read_bytes()
+            if sha256(data).hexdigest() != digest:
+                raise _ChangedError(path.name)
+            self.held[digest] = self.ray.put(data)
         return self.held[digest]
 
     def _let_go(self, reference: Any, waiting: Sequence[Job]) -> None:
@@ -221,6 +231,10 @@ class _Session:
             asked = f"{task.cpus} CPUs, {task.gpus:g} GPUs and {task.memory_gb or 0:g} GB"
             hint = "lower task.cpus, task.gpus or task.memory_gb, or add a node"
             heard(job, Half(4, "NO_RESOURCES", f"no node of the cluster has {asked}", hint))
+
+
+class _ChangedError(Exception):
+    """A file is not the one any more that the cell was planned with; named by the text."""
 
 
 def _fits(job: Job, nodes: Sequence[dict[str, float]]) -> bool:

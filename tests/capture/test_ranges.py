@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from deploykit.capture.ranges import UNBOUNDED, widened
+from deploykit.capture.ranges import UNBOUNDED, limits, widened
 from deploykit.model import LoadedModel
 from deploykit.signature import Dim, Signature, TensorSpec
 
@@ -43,3 +43,22 @@ def test_an_integer_that_is_no_index_gets_a_modest_range():
     found = widened(loaded(Sum())).example["tokens"]
     assert (found.min(), found.max()) == (0, UNBOUNDED)
     assert torch.from_numpy(found).shape == (2, 8)
+
+
+@pytest.mark.parametrize("rows", [127, 128, 129, 200])
+def test_a_table_as_long_as_the_modest_range_is_an_index_all_the_same(rows):
+    assert limits(loaded(Table(rows))) == {"tokens": rows - 1}
+
+
+def test_no_limit_of_an_integer_that_is_no_index():
+    assert limits(loaded(Sum())) == {}
+
+
+def test_a_spread_that_eager_refuses_is_not_taken():
+    class Sorted(nn.Module):
+        def forward(self, tokens, scale):
+            if (tokens[:, 1:] > tokens[:, :-1]).any():
+                raise ValueError("not sorted")
+            return tokens.float() * scale
+
+    assert widened(loaded(Sorted())).example["tokens"].max() == 0

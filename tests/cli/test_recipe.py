@@ -181,6 +181,9 @@ def test_the_command_line_wins_and_each_command_takes_its_part(cli, project):
     done = cli("verify", "--recipe", written, "--set", "budget.max_r=6", cwd=project.parent)
     assert done.returncode == 0, done.stdout
     done = cli("bench", "--recipe", written, "--batch", "2", "--json", "-", cwd=project.parent)
+    assert done.returncode == 1, done.stderr  # what the recipe's budget fails is not recommended either
+    written.write_text(written.read_text().replace("1e-9", "6"))
+    done = cli("bench", "--recipe", written, "--batch", "2", "--json", "-", cwd=project.parent)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert {row["batch"] for row in said["variants"]} == {2}

@@ -63,3 +63,26 @@ def test_an_exporter_that_fails():
         fail()
     check(module, kept, calls)
     assert module.layer.weight.requires_grad
+
+
+def test_buffers_that_share_memory_with_themselves_are_left():
+    module = torch.nn.Linear(3, 2)
+    module.register_buffer("mask", torch.ones(3).expand(4, 3))
+    with untouched(module):
+        pass
+    assert module.mask.shape == (4, 3)
+
+
+def test_a_dict_that_refuses_to_be_written_is_left():
+    class Frozen(dict):
+        def update(self, *_):
+            raise TypeError("frozen")
+
+        clear = update
+
+    module = torch.nn.Linear(3, 2)
+    module.config = Frozen(width=3)
+    with untouched(module):
+        module.late = 1
+    assert module.config == {"width": 3}
+    assert not hasattr(module, "late")

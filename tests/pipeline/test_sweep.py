@@ -11,9 +11,12 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import onnx
 import psutil
 import pytest
 from filelock import FileLock
+from onnx import TensorProto, helper, numpy_helper
 
 from deploykit.pipeline import sweep as pipeline
 from deploykit.pipeline.sweep import SweepRequest, sweep
@@ -412,3 +415,54 @@ def test_settings_that_are_the_same_are_refused(engine, given, tmp_path):
         sweep(SweepRequest(given / "twice.toml", tmp_path / "out"), Silent())
     assert caught.value.code == "BAD_MATRIX"
     assert "is the same as good × a" in str(caught.value)
+
+
+def test_a_file_of_that_name_is_no_mark_of_ours(engine, one):
+    one().folder.mkdir()
+    (one().folder / "sweep.json").write_text('{"runs": 12}')
+    (one().folder / "logs").mkdir()
+    engine()
+    with pytest.raises(pipeline.UsageError) as caught:
+        sweep(one(fresh=True), Silent())
+    assert caught.value.code == "EXISTS"
+    assert (one().folder / "sweep.json").read_text() == '{"runs": 12}'
+    assert (one().folder / "logs").is_dir()
+
+
+def test_a_cell_of_which_nothing_could_be_made_is_done_without_its_bundle(engine, one):
+    engine(Half(4, "EXPORT_ERROR", "why", rows=(CellRow("onnx", "error"),)))
+    assert sweep(one(bundles=False), Silent()).ran == 1
+    assert sweep(one(bundles=False), Silent()).ran == 0
+
+
+def test_weights_beside_an_onnx_file_are_part_of_its_cell(tmp_path):
+    from deploykit.pipeline.sweep_jobs import plan
+
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])
+
+    def planned(scale, folder):
+        folder.mkdir(parents=True)
+        weight = numpy_helper.from_array(np.full((4, 4), scale, np.float32), "w")
+        graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", [value], [out], [weight])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+        onnx.save(model, folder / "net.onnx", save_as_external_data=True, location="net.data", size_threshold=0)
+        (tmp_path / "m.toml").write_text(f'schema = 1\n[[model]]\nname = "a"\nsource = "onnx:{folder}/net.onnx"\n')
+        (cell,) = pipeline.matrix.read(tmp_path / "m.toml")
+        return plan(cell, tmp_path, {"torch": "1"})
+
+    first, second = planned(1.0, tmp_path / "inside"), planned(2.0, tmp_path / "other")
+    assert [file.there for file in first.files] == ["inside/net.onnx", "inside/net.data"]
+    assert first.files[0].sha256 == second.files[0].sha256  # the same graph
+    assert first.files[1].sha256 != second.files[1].sha256
+    outside = planned(1.0, tmp_path.parent / f"{tmp_path.name}-elsewhere")
+    assert len({Path(file.there).parent for file in outside.files}) == 1
+
+
+def test_another_transformers_is_another_cell(monkeypatch):
+    from deploykit import environment
+    from deploykit.pipeline.sweep_jobs import versions
+
+    before = versions()
+    monkeypatch.setattr(environment, "_version", lambda name: "0" if name == "transformers" else before.get(name))
+    assert versions() == {**before, "transformers": "0"}

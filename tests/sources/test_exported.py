@@ -114,3 +114,14 @@ def test_other_files(saved, tmp_path):
     (tmp_path / "cut.pt2").write_bytes(path.read_bytes()[:-200])
     with pytest.raises(RefusedError, match="MALFORMED"):
         load(tmp_path / "cut.pt2")
+
+
+def test_a_checkpoint_of_the_original_fits(saved, tmp_path):
+    path, _ = saved
+    torch.manual_seed(5)
+    other = Net().eval()
+    torch.save(other.state_dict(), tmp_path / "other.pt")
+    loaded = load(path, checkpoint=str(tmp_path / "other.pt"))
+    x, mate = (torch.from_numpy(array) for array in loaded.example.values())
+    with torch.no_grad():
+        assert torch.equal(loaded.module(x, mate)["logits"], other(x, mate, scale=3.0)["logits"])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from deploykit.capture.outputs import with_outputs
 from deploykit.errors import DeploykitError, UsageError, WorkError
 from deploykit.model import SourceSpec
 from deploykit.signature import Dim
@@ -366,3 +367,74 @@ def test_compiled_modules_are_taken_out_of_their_wrappers(load, wrapped):
     made = load(body)
     assert [type(part).__name__ for part in made.module.modules()] == ["Sequential", "Linear", "Tanh"]
     assert made.notes["compiled"] == "torch.compile's wrapper was taken off"
+
+
+def test_an_input_without_dims_stays_one(load):
+    body = """
+        class Scaled(nn.Module):
+            def forward(self, x, t, on):
+                return torch.where(on, x * t, x)
+
+        def build():
+            return Scaled(), (torch.ones(4, 3), torch.tensor(2.0), torch.tensor(True))
+    """
+    made = load(body)
+    assert [made.example[name].shape for name in ("x", "t", "on")] == [(4, 3), (), ()]
+    assert [spec.shape for spec in with_outputs(made).outputs] == [(4, 3)]
+    drawn = load(body.replace(", (torch.ones(4, 3), torch.tensor(2.0), torch.tensor(True))", ""),
+                 inputs=("x:float32[N,3]", "t:float32[]", "on:bool[]"))  # fmt: skip
+    assert [drawn.example[name].shape for name in ("x", "t", "on")] == [(2, 3), (), ()]
+    assert [spec.shape for spec in with_outputs(drawn).outputs] == [("N", 3)]
+
+
+def test_one_dim_of_two_sizes_is_refused(load):
+    body = """
+        class Both(nn.Module):
+            def forward(self, a, b):
+                return a.sum(1) + b.sum(1)
+
+        def build():
+            return Both(), (torch.ones(2, 5), torch.ones(2, 7))
+    """
+    with pytest.raises(UsageError, match="T is 7 in this example, and 5") as caught:
+        load(body, inputs=("a:float32[N,T]", "b:float32[N,T]"))
+    assert caught.value.code == "BAD_EXAMPLE"
+
+
+@pytest.mark.parametrize("signature", ["**batch", "*args, **batch"])
+def test_a_dict_goes_into_a_forward_that_takes_any_name(load, signature):
+    body = f"""
+        class Any(nn.Module):
+            def forward(self, {signature}):
+                return batch["x"] + batch["y"]
+
+        def build():
+            return Any(), {{"x": torch.ones(2, 3), "y": torch.ones(2, 3)}}
+    """
+    made = load(body)
+    assert [spec.name for spec in made.signature.inputs] == ["x", "y"]
+
+
+def test_a_positional_only_parameter_is_described_by_its_name(load):
+    body = """
+        class Only(nn.Module):
+            def forward(self, x, /):
+                return x * 2
+
+        def build():
+            return Only()
+    """
+    assert [spec.name for spec in load(body, inputs=("x:float32[N,3]",)).signature.inputs] == ["x"]
+
+
+def test_modules_compiled_in_place_are_taken_as_they_are(load):
+    body = """
+        def build():
+            net = nn.Sequential(nn.Linear(3, 2), nn.Tanh())
+            net[0].compile()
+            net.compile()
+            return net, torch.rand(3, 3)
+    """
+    made = load(body)
+    assert all(vars(part).get("_compiled_call_impl") is None for part in made.module.modules())
+    assert "compiled" in made.notes

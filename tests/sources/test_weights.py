@@ -214,3 +214,36 @@ def test_saving_where_it_cannot_be_saved(tmp_path):
     command = [sys.executable, "-c", code, tmp_path / "weights"]
     ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert ended.stdout.split() == ["DISK_FULL"]
+
+
+@pytest.mark.parametrize("dropped", ["0.weight", "2.weight"])
+def test_the_second_name_of_a_tied_tensor_may_be_missing(tmp_path, dropped):
+    def tied(seed):
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Linear(4, 4, bias=False), nn.ReLU(), nn.Linear(4, 4, bias=False))
+        net[2].weight = net[0].weight
+        return net
+
+    weights = {name: value.clone() for name, value in tied(1).state_dict().items() if name != dropped}
+    save_file(weights, tmp_path / "w.safetensors")
+    other = tied(2)
+    load_weights(other, tmp_path / "w.safetensors")
+    assert same(other, tied(1))
+    with pytest.raises(RefusedError, match="1 tensor is missing"):
+        load_weights(nn.Sequential(*(nn.Linear(4, 4, bias=False), nn.ReLU(), nn.Linear(4, 4, bias=False))),
+                     tmp_path / "w.safetensors")  # fmt: skip
+
+
+def test_what_a_module_keeps_beside_its_tensors_is_no_weight(tmp_path):
+    class Beside(nn.Linear):
+        def get_extra_state(self):
+            return {"calls": 3}
+
+        def set_extra_state(self, state):
+            assert state == {"calls": 3}
+
+    first, second = Beside(3, 2), Beside(3, 2)
+    save_weights(first, tmp_path / "w.safetensors")
+    assert set(load_file(tmp_path / "w.safetensors")) == {"weight", "bias"}
+    load_weights(second, tmp_path / "w.safetensors")
+    assert torch.equal(first.weight, second.weight)

@@ -2,6 +2,8 @@
 
 import socket
 import threading
+from hashlib import sha256
+from types import SimpleNamespace
 
 import pytest
 
@@ -72,3 +74,14 @@ def test_a_task_that_ray_gave_up_is_its_cells_result(error, exit_code, code, hin
     assert (half.exit_code, half.code) == (exit_code, code)
     assert hint in half.hint
     assert "\n" not in half.reason
+
+
+def test_a_file_that_changed_since_it_was_planned_is_not_sent(tmp_path):
+    (tmp_path / "w.bin").write_bytes(b"before")
+    put = []
+    session = ray._Session(SimpleNamespace(put=lambda data: put.append(data) or data), None, 1)
+    assert session._put(sha256(b"before").hexdigest(), tmp_path / "w.bin") == b"before"
+    (tmp_path / "w.bin").write_bytes(b"after")
+    with pytest.raises(ray._ChangedError, match=r"w\.bin"):
+        session._put(sha256(b"other").hexdigest(), tmp_path / "w.bin")
+    assert put == [b"before"]
