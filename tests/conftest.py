@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from filelock import FileLock
 
 from deploykit.campaign.plan import campaign
 from deploykit.inputs import CaseInputs
@@ -168,17 +166,12 @@ def tiny_bundle(cli, tiny_source, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def seed_run(cli, tmp_path_factory, worker_id) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """The main job, once for all processes: `deploykit run mlp --quick`. Only for reading: copy its bundle."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "the-seed-run"
-    with FileLock(f"{folder}.lock"):
-        if not (folder / "said.json").exists():
-            done = cli("run", "mlp", "--quick", "-o", folder / "mlp", "--json", folder.with_suffix(".json"))
-            assert done.returncode == 0, done.stdout + done.stderr
-            folder.with_suffix(".json").rename(folder / "run.json")
-            (folder / "said.json").write_text(json.dumps([done.args, done.returncode, done.stdout, done.stderr]))
-    return folder / "mlp", subprocess.CompletedProcess(*json.loads((folder / "said.json").read_text()))
+def seed_run(cli, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The main job, once, for real: `deploykit run mlp --quick`. Shared: copy the bundle before changing it."""
+    folder = tmp_path_factory.mktemp("seed")
+    done = cli("run", "mlp", "--quick", "-o", folder / "mlp", "--json", folder / "run.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "mlp", done
 
 
 @pytest.fixture
